@@ -42,6 +42,7 @@ from dittohead.intake import Intake
 from dittohead.model import units
 from dittohead.model.errors import ConfigError, DittoheadError, StationError, StationMissing, StoreError
 from dittohead.model.records import Job
+from dittohead.model.shown import LiveFacts, LiveStatus, ShownReport, ShownTrouble
 from dittohead.model.states import Station
 from dittohead.model.text import counted, display
 from dittohead.notices import doctor as receivers
@@ -342,11 +343,11 @@ class Daemon:
         )
         return [dataclasses.asdict(finding) for finding in found]
 
-    def _verify(self, job: Job) -> tuple[Awaitable[dict[str, Any]], Callable[[], tuple[int, int]]]:
+    def _verify(self, job: Job) -> tuple[Awaitable[ShownReport], Callable[[], tuple[int, int]]]:
         """Have a job's receipt compared with everything; return the report to come, and how far it is."""
         report = Report(job.id)
 
-        async def work() -> dict[str, Any]:
+        async def work() -> ShownReport:
             secret = Credentials(self.config.path).needed
             workers, store = self.engine.workers, self.engine.store
             return (await verify_job(job, store, self.stations, workers, secret, report)).as_dict()
@@ -559,12 +560,12 @@ class Daemon:
         self.notifier.wake()
         log.get().warning(log.CLOCK_SET_BACK, seconds=round(seconds))
 
-    def _snapshot(self) -> dict[str, Any]:
+    def _snapshot(self) -> LiveStatus:
         self.live.tell(self.dispatch.held)
         self.live.facts = self._facts()
         return self.live.snapshot()
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self) -> LiveFacts:
         return {
             "version": __version__,
             "config_sha256": self.config.digest,
@@ -595,7 +596,7 @@ class Daemon:
             "stuck": {display(name): why for name, why in self.claimer.stuck.items()},
         }
 
-    def _troubles(self) -> list[dict[str, str]]:
+    def _troubles(self) -> list[ShownTrouble]:
         """Return what of the daemon itself needs somebody's attention."""
         failing = [
             DittoheadError(f"the daemon's part {part} has failed: {why}", hint="See the daemon's log")

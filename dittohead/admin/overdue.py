@@ -21,6 +21,7 @@ from dittohead.engine.engine import Engine
 from dittohead.engine.supervisor import alone
 from dittohead.folders.stations import Scan
 from dittohead.model.held import AT_ONCE, IN_TIME, Held
+from dittohead.model.shown import ShownOverdue
 from dittohead.model.states import Station
 from dittohead.model.text import display, own_group, shell_word
 from dittohead.store import outbox as outbox_store
@@ -79,7 +80,7 @@ class Overdue:
         self._first: dict[tuple[bytes, str], float] = {}  #: (folder, kind) -> when it was first seen so
         self._told: dict[str, float] = {}  #: identity -> when it was reported. Seconds, monotonic
         self._sparing = NoticeLimits[OverdueItem](lambda thing: thing.folder)
-        self.shown: list[dict[str, Any]] = []  #: the longest first, `SHOWN` at most
+        self.shown: list[ShownOverdue] = []  #: the longest first, `SHOWN` at most
         self.count = 0  #: of all, strays with them
         self.strays = 0
 
@@ -226,7 +227,7 @@ def _facts(thing: OverdueItem, now: float) -> dict[str, Any]:
     }
 
 
-def _shown(things: Sequence[OverdueItem]) -> list[dict[str, Any]]:
+def _shown(things: Sequence[OverdueItem]) -> list[ShownOverdue]:
     """Return what readers see. Blocking: names of users may come from the network."""
     users = {thing.uid: "" if thing.uid is None else owner(thing.uid).user for thing in things}
     return [

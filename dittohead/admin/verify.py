@@ -6,18 +6,19 @@ import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from dittohead.admin.finished_steps import recorded
 from dittohead.config.registry import Registry
 from dittohead.contract.worker import Inputs, VerifyContext, Worker
 from dittohead.folders import receipt
 from dittohead.folders.job_files import JobFiles
+from dittohead.folders.receipt import Receipt, RecordedLocation
 from dittohead.folders.stations import Stations
 from dittohead.model.definition import StepTotals
 from dittohead.model.errors import DittoheadError, StepError, Unreadable
 from dittohead.model.paths import path_bytes
 from dittohead.model.records import Job
+from dittohead.model.shown import ShownReport
 from dittohead.model.states import TERMINAL, JobState
 from dittohead.model.text import display
 from dittohead.store import Store, history
@@ -54,7 +55,7 @@ class Report:
         else:
             self.problems.append((place, problem))
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ShownReport:
         """Return it as JSON fields."""
         return {
             "job": self.job,
@@ -102,7 +103,7 @@ async def verify_job(
     return report
 
 
-def _folder(job: Job, stations: Stations, fields: dict[str, Any], report: Report, stop: Stop) -> None:
+def _folder(job: Job, stations: Stations, fields: Receipt, report: Report, stop: Stop) -> None:
     root = stations.folder(job.station, job.folder)
     expected = {path_bytes(item): item for item in fields["manifest"]["files"]}
     found = 0
@@ -131,7 +132,7 @@ def _folder(job: Job, stations: Stations, fields: dict[str, Any], report: Report
         report.note(f"{root}/{display(path)}", "is missing")
 
 
-def _outputs(job: Job, stations: Stations, fields: dict[str, Any], report: Report, stop: Stop) -> None:
+def _outputs(job: Job, stations: Stations, fields: Receipt, report: Report, stop: Stop) -> None:
     home = JobFiles(stations, job).home
     if not home.exists():
         return  # kept only as long as the pipeline says; the receipt and the targets remain
@@ -156,7 +157,7 @@ async def _targets(
     stations: Stations,
     workers: Registry,
     secret: Callable[[str], str],
-    locations: list[dict[str, Any]],
+    locations: list[RecordedLocation],
     report: Report,
 ) -> None:
     job_files = JobFiles(stations, job)
@@ -196,7 +197,7 @@ def _told(report: Report, place: str, ok: bool, uri: str, what: str) -> None:
         report.note(place if ok else uri, None if ok else what)
 
 
-def _common(delivered: list[dict[str, Any]]) -> str:
+def _common(delivered: list[RecordedLocation]) -> str:
     """Return what all the places of a step begin with, up to and with a slash."""
     uris = [fields["uri"].rpartition("/")[0].split("/") for fields in delivered]
     levels = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*uris, strict=False))

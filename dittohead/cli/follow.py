@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -20,6 +19,7 @@ from dittohead.engine import live_status
 from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
 from dittohead.model.records import Batch, Job, StepRow
+from dittohead.model.shown import ShownProgress
 from dittohead.model.states import TERMINAL, JobState, Station, StepState
 from dittohead.model.text import counted
 from dittohead.store import Connection, Store, queries
@@ -144,7 +144,7 @@ def _claimed(store: Store, stations: Stations, name: str, since: datetime) -> Jo
         time.sleep(_TURN_S)
 
 
-def _show(bars: Progress, known: dict[str, TaskID], progress: dict[str, Any] | None) -> None:
+def _show(bars: Progress, known: dict[str, TaskID], progress: ShownProgress | None) -> None:
     """Show a bar for each step that tells how far it is."""
     steps = {step["step"]: step for step in (progress, *progress.get("beside", ()))} if progress else {}
     for name in known.keys() - steps.keys():

@@ -18,6 +18,7 @@ from dittohead.cli.view import find_place, viewing
 from dittohead.model.errors import DittoheadError, NoSuchJob
 from dittohead.model.job_filter import JobFilter
 from dittohead.model.records import RequestAnswer
+from dittohead.model.shown import ShownFile, ShownReport, WholeJob
 from dittohead.model.text import counted, display
 from dittohead.model.units import duration, size
 
@@ -55,7 +56,7 @@ def show(as_json: bool, files: bool, job: str) -> None:
     _print_job(fields)
 
 
-def _print_files(found: Iterator[dict[str, Any]], *, as_json: bool) -> None:
+def _print_files(found: Iterator[ShownFile], *, as_json: bool) -> None:
     if as_json:
         print_json(list(found))
         return
@@ -67,7 +68,7 @@ def _print_files(found: Iterator[dict[str, Any]], *, as_json: bool) -> None:
             out.print(f"    {escape(place['uri'])}  ({escape(place['verified_by'])})", soft_wrap=True)
 
 
-def _print_job(fields: dict[str, Any]) -> None:
+def _print_job(fields: WholeJob) -> None:
     became = fields["outcome"] or fields["state"]
     colour = lines.colour(became)
     out.print(f"[bold]{escape(fields['name'])}[/bold]  [{colour}]{became}[/{colour}]  {fields['id']}")
@@ -295,12 +296,12 @@ def verify(as_json: bool, job: str) -> None:
         raise click.exceptions.Exit(DATA if report["problems"] else UNAVAILABLE)
 
 
-def _verified_by(client: DaemonClient, job: str) -> dict[str, Any]:
+def _verified_by(client: DaemonClient, job: str) -> ShownReport:
     """Have the daemon do it: with its user, its groups and its credentials."""
     with contextlib.closing(client), err.status("") as status:
         for said in client.verify(job):
             if "report" in said:
-                found: dict[str, Any] = said["report"]
+                found: ShownReport = said["report"]
                 return found
             if "problem" in said:
                 raise DittoheadError(said["problem"])
@@ -308,15 +309,15 @@ def _verified_by(client: DaemonClient, job: str) -> dict[str, Any]:
     raise DittoheadError("the daemon went away before it had compared everything", hint="dittohead status")
 
 
-def _print_report(report: dict[str, Any]) -> None:
+def _print_report(report: ShownReport) -> None:
     for place, count in report["checked"].items():
         out.print(f"[green]ok[/green]   {escape(place)}: {counted(count, 'file')} as in the receipt")
     for one in report["problems"]:
         out.print(f"[red]bad[/red]  {escape(one['where'])}: {escape(one['what'])}")
     for step in report["taken_back"]:
         out.print(f"[yellow]undone[/yellow] step {escape(step)}: what it created was taken back")
-    for one in report["unchecked"]:
-        out.print(f"[yellow]?[/yellow]    {escape(one['where'])}: {escape(one['why'])}")
+    for left in report["unchecked"]:
+        out.print(f"[yellow]?[/yellow]    {escape(left['where'])}: {escape(left['why'])}")
     if report["problems"]:
         err.print(f"[red]{counted(len(report['problems']), 'difference')}[/red]")
     if report["unchecked"]:

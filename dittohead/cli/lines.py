@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Literal
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 
 from dittohead.cli.terminal import escape
+from dittohead.model.shown import ShownBatch, ShownJob
 from dittohead.model.text import counted, visible
 from dittohead.model.units import age, size
 
@@ -33,7 +34,11 @@ _MARKS = {
 _AFTERWARDS = {"dismissed": "dismissed", "gone": "its folder is gone"}
 
 #: What is said about a batch's other jobs.
-_OF_BATCH = {"failed": "failed", "settled": "cancelled or dismissed", "active": "not over"}
+_OF_BATCH: Sequence[tuple[Literal["failed", "settled", "active"], str]] = (
+    ("failed", "failed"),
+    ("settled", "cancelled or dismissed"),
+    ("active", "not over"),
+)
 
 #: Cells of a terminal from which on a line begins with the job's id.
 _WIDE = 120
@@ -66,10 +71,10 @@ def colour(state: str) -> str:
     return _MARKS[state][1]
 
 
-def of_batch(batch: dict[str, Any]) -> ListLine:
+def of_batch(batch: ShownBatch) -> ListLine:
     """Return the line of a batch, from its fields."""
     told = [f"{batch['done']:,} of {counted(batch['jobs'], 'folder')} done"]
-    told += [f"{batch[kind]:,} {word}" for kind, word in _OF_BATCH.items() if batch[kind]]
+    told += [f"{batch[kind]:,} {word}" for kind, word in _OF_BATCH if batch[kind]]
     return ListLine(
         state=batch["state"],
         name=batch["name"],
@@ -80,7 +85,7 @@ def of_batch(batch: dict[str, Any]) -> ListLine:
     )
 
 
-def of_job(job: dict[str, Any]) -> ListLine:
+def of_job(job: ShownJob) -> ListLine:
     """Return the line of a job, from its summary."""
     amount = f"{counted(job['files'], 'file')}, {size(job['bytes'])}"
     since = job["finished_at"] or job["claimed_at"]

@@ -6,7 +6,6 @@ import shlex
 import time
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 
 import click
 from rich.console import Console
@@ -18,6 +17,7 @@ from dittohead.cli.lines import ListLine
 from dittohead.cli.terminal import escape, out, print_json
 from dittohead.cli.view import NamedRoot, find_place, viewing
 from dittohead.model.job_filter import JobFilter
+from dittohead.model.shown import LiveStatus, ShownJob, ShownProgress, ShownStatus
 from dittohead.model.states import JobState
 from dittohead.model.text import counted
 from dittohead.model.units import age, amount, duration, size
@@ -44,12 +44,12 @@ def status(as_json: bool, watch: bool) -> None:
         _print_status(_status(here), out)
 
 
-def _status(here: NamedRoot) -> dict[str, Any]:
+def _status(here: NamedRoot) -> ShownStatus:
     with viewing(here) as view:  # opened for each look: a daemon that is watched may stop and start
         return view.status()
 
 
-def _print_status(found: dict[str, Any], to: Console) -> None:
+def _print_status(found: ShownStatus, to: Console) -> None:
     now = found["live"]
     daemon = _daemon_words(found["running_daemon"], now)
     to.print(f"dittohead on {escape(found['root'])}: {daemon}")
@@ -66,7 +66,7 @@ def _print_status(found: dict[str, Any], to: Console) -> None:
     _print_group("Under way", working, to, more=active, see="dittohead list --state running")
 
 
-def _daemon_words(running: bool, now: dict[str, Any]) -> str:
+def _daemon_words(running: bool, now: LiveStatus) -> str:
     if not running:
         return f"[red]not running[/red]; start it: {escape(advice.start(config_path()))}"
     watcher = now.get("watcher", {})
@@ -76,14 +76,14 @@ def _daemon_words(running: bool, now: dict[str, Any]) -> str:
     )
 
 
-def _counts(found: dict[str, Any]) -> str:
+def _counts(found: ShownStatus) -> str:
     """Return how many jobs are in each state; failures that a later job took up have ended."""
     counts = {**found["counts"], "failed": found["failed_count"]}
     words = ", ".join(f"{counts[state]:,} {state}" for state in _ORDER if counts.get(state))
     return f"jobs: {words or 'none yet'}; {counted(len(found['inbox']), 'folder')} in the inbox"
 
 
-def _print_attention(found: dict[str, Any], now: dict[str, Any], to: Console) -> None:
+def _print_attention(found: ShownStatus, now: LiveStatus, to: Console) -> None:
     problems = list(_problems(found, now))
     failed = [lines.of_job(job) for job in found["failed"]]
     if not problems and not failed:
@@ -99,7 +99,7 @@ def _print_attention(found: dict[str, Any], now: dict[str, Any], to: Console) ->
         to.print(f"  {problem}", soft_wrap=True)  # a command that is cut or broken cannot be typed
 
 
-def _problems(found: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+def _problems(found: ShownStatus, now: LiveStatus) -> Iterator[str]:
     """Yield a line for each thing that is not a job and waits for somebody."""
     yield from _troubles(now)
     for target in found["targets"]:
@@ -123,7 +123,7 @@ def _problems(found: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
         yield f"[yellow]stale uploads[/yellow] {more:,} more"
 
 
-def _overdue(now: dict[str, Any]) -> Iterator[str]:
+def _overdue(now: LiveStatus) -> Iterator[str]:
     """Yield lines for what stays in the inbox until somebody acts; a cure's words are there once."""
     said: set[str] = set()
     for one in now.get("overdue", []):
@@ -140,7 +140,7 @@ def _overdue(now: dict[str, Any]) -> Iterator[str]:
         yield f"[yellow]held[/yellow] {more:,} more in the inbox"
 
 
-def _troubles(now: dict[str, Any]) -> Iterator[str]:
+def _troubles(now: LiveStatus) -> Iterator[str]:
     """Yield a line for what is wrong with the daemon itself, and for what is stuck in processing/."""
     for trouble in now.get("troubles", []):
         where = f" ({escape(trouble['where'])})" if trouble["where"] else ""
@@ -153,7 +153,7 @@ def _troubles(now: dict[str, Any]) -> Iterator[str]:
         yield f"[yellow]stuck in processing[/yellow] {escape(name)}: {escape(reason)}"
 
 
-def _held(now: dict[str, Any]) -> list[ListLine]:
+def _held(now: LiveStatus) -> list[ListLine]:
     """Return what waits by itself; the rest stands above, with what to do."""
     above = {one["name"] for one in now.get("overdue", [])}
     held = now.get("held", {}).items()
@@ -169,7 +169,7 @@ def _print_group(title: str, rows: list[ListLine], to: Console, *, more: int = 0
         to.print(f"  and {more - len(rows):,} more" + (f": {see}" if see else ""))
 
 
-def _active(job: dict[str, Any], progress: dict[str, Any] | None) -> ListLine:
+def _active(job: ShownJob, progress: ShownProgress | None) -> ListLine:
     """Return the line of a job that is not over: its step, how far that is, and why it waits."""
     words = [job["reason"]] if job["reason"] else []
     if "steps" in job:
@@ -185,7 +185,7 @@ def _active(job: dict[str, Any], progress: dict[str, Any] | None) -> ListLine:
     )
 
 
-def _progress(step: dict[str, Any]) -> str:
+def _progress(step: ShownProgress) -> str:
     unit, done, total = step["unit"], step["done"], step["total"]
     words = f"{amount(done, unit)} of {amount(total, unit)}" if total else amount(done, unit)
     return f"{words}, {duration(step['eta_seconds'])} left" if "eta_seconds" in step else words

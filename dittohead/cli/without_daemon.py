@@ -23,6 +23,7 @@ from dittohead.folders.replacement import Replacements
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import DittoheadError
 from dittohead.model.records import RequestAnswer
+from dittohead.model.shown import ShownReport
 from dittohead.model.states import JobState
 from dittohead.store import Store, queries
 from dittohead.store import requests as request_store
@@ -85,7 +86,7 @@ def _wait_for_answer(store: Any, number: int) -> RequestAnswer:
     fail("the daemon has not answered yet; it will carry this out: dittohead status", TEMPORARY)
 
 
-def verified(job: str) -> dict[str, Any]:
+def verified(job: str) -> ShownReport:
     """Compare a job's receipt with everything; return the report. Raises: NoSuchJob."""
     config = load_config()
     with reading(config) as (store, stations):

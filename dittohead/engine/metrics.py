@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
@@ -16,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics import MetricWrapperBase
 
 from dittohead.model.held import HeldKind
+from dittohead.model.shown import LiveStatus, StoreTotals
 from dittohead.model.states import JobState
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -97,7 +97,7 @@ class Metrics:
         self.described.append((shown, kind.__name__.lower(), meaning))
         return kind(f"dittohead_{name}", meaning, labels, registry=self._registry, **more)
 
-    def expose(self, overview: Mapping[str, Any], live: Mapping[str, Any]) -> bytes:
+    def expose(self, overview: StoreTotals, live: LiveStatus) -> bytes:
         """Return all of it as text.
 
         Args:

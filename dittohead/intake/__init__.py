@@ -23,6 +23,7 @@ from dittohead.intake.board import acts
 from dittohead.intake.board.check import BoardCheck
 from dittohead.intake.runner import SourceRunner, Tools
 from dittohead.model.errors import DittoheadError, ItemError
+from dittohead.model.shown import RunningSource
 from dittohead.model.states import Action
 from dittohead.model.text import counted
 from dittohead.store import Store
@@ -123,7 +124,7 @@ class Intake:
         for runner in self._runners.values():
             runner.look_soon()
 
-    def shown(self) -> dict[str, dict[str, Any]]:
+    def shown(self) -> dict[str, RunningSource]:
         """Return what is true only now, of each source."""
         return {name: runner.shown() for name, runner in self._runners.items()}
 

@@ -29,6 +29,7 @@ from dittohead.model.errors import (
     TargetError,
     TransientError,
 )
+from dittohead.model.shown import RunningSource
 from dittohead.model.states import DropState
 from dittohead.store import Connection, Store
 from dittohead.store import catalogue as catalogue_store
@@ -537,7 +538,7 @@ class SourceRunner:
 
     # -- for people --------------------------------------------------------------------------
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> RunningSource:
         """Return what is true only now."""
         now = time.monotonic()
         return {

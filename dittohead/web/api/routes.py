@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from dittohead.model.errors import DittoheadError, NoSuchJob
 from dittohead.model.job_filter import JobFilter
 from dittohead.model.records import Job, StepRow
 from dittohead.model.roles import Role
+from dittohead.model.shown import ShownStatus, StoreStatus, WholeJob
 from dittohead.model.states import ACTIVE, JobState
 from dittohead.model.text import display
 from dittohead.notices import commands
@@ -109,12 +111,18 @@ async def _metrics(request: web.Request, given: None) -> web.Response:
 async def _status(request: web.Request, given: None) -> web.Response:
     site = request.app[SITE]
 
-    def work(connection: Connection) -> dict[str, Any]:
-        return {**queries.overview(connection), "inbox": in_inbox(site.stations)}
+    def work(connection: Connection) -> tuple[StoreStatus, list[str]]:
+        return queries.overview(connection), in_inbox(site.stations)
 
-    found = await site.store.read_apart(work)
-    found["disabled_receivers"] = views.receivers(found["disabled_receivers"], site.config().settings.notify)
-    fields = {"running_daemon": True, "root": str(site.stations.root), **found, "live": site.live()}
+    found, inbox = await site.store.read_apart(work)
+    fields: ShownStatus = {
+        "running_daemon": True,
+        "root": str(site.stations.root),
+        **found,
+        "inbox": inbox,
+        "disabled_receivers": views.receivers(found["disabled_receivers"], site.config().settings.notify),
+        "live": site.live(),
+    }
     return web.json_response(fields)
 
 
@@ -149,7 +157,7 @@ async def _jobs(request: web.Request, given: shapes.JobQuery) -> web.Response:
     return _page(request, [queries.summary(job) for job in page.jobs], following)
 
 
-def _page(request: web.Request, items: list[dict[str, Any]], following: str | None) -> web.Response:
+def _page(request: web.Request, items: Sequence[Mapping[str, Any]], following: str | None) -> web.Response:
     """Return a page, with a link to the next. Source: RFC 8288, Web Linking."""
     headers = {}
     if following is not None:
@@ -160,7 +168,7 @@ def _page(request: web.Request, items: list[dict[str, Any]], following: str | No
 async def _job(request: web.Request, given: None) -> web.Response:
     site = request.app[SITE]
 
-    def work(connection: Connection) -> dict[str, Any]:
+    def work(connection: Connection) -> WholeJob:
         return views.job(connection, site.stations, _resolved(connection, request))
 
     found = await site.store.read_apart(work)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -10,6 +9,7 @@ from aiohttp import web
 from dittohead.model.job_filter import JobFilter
 from dittohead.model.records import Job
 from dittohead.model.roles import Role
+from dittohead.model.shown import ShownBatch
 from dittohead.model.states import Action
 from dittohead.store import Connection, queries
 from dittohead.store import batches as batch_store
@@ -45,7 +45,7 @@ async def one(request: web.Request) -> web.Response:
     except ValueError as error:
         raise web.HTTPBadRequest(reason=str(error)) from error
 
-    def gather(connection: Connection) -> tuple[dict[str, Any], list[Job], JobPage]:
+    def gather(connection: Connection) -> tuple[ShownBatch, list[Job], JobPage]:
         batch = queries.batch(connection, wanted)
         failed = batch_store.open_failures(connection, batch["id"])[:_FAILED]
         return batch, failed, find(connection, JobFilter(batch=batch["id"]), after=after, limit=_JOBS)

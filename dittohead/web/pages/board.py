@@ -21,6 +21,7 @@ from dittohead.intake.board.figures import Figures
 from dittohead.model.errors import DittoheadError
 from dittohead.model.records import Job, RequestAnswer
 from dittohead.model.roles import Role
+from dittohead.model.shown import ShownPanel
 from dittohead.model.states import Action, JobState
 from dittohead.store import Connection
 from dittohead.store import board as board_store
@@ -92,7 +93,7 @@ async def shown(request: web.Request) -> web.Response:
     found, site = _named(request), request.app[SITE]
     name, kind = found.setting.name, found.source.shows
 
-    def gather(connection: Connection) -> tuple[Figures, list[dict[str, Any]], dict[str, str]]:
+    def gather(connection: Connection) -> tuple[Figures, list[ShownPanel], dict[str, str]]:
         some = catalogue_store.page(connection, name, kind, limit=1)
         matched = None
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from dittohead.admin import views
 from dittohead.config import registry
@@ -13,6 +13,7 @@ from dittohead.config.loader import SourceSetting
 from dittohead.folders.stations import Stations
 from dittohead.model.job_filter import JobFilter
 from dittohead.model.records import Job, StepRow
+from dittohead.model.shown import LiveStatus, ShownPanel, ShownProgress
 from dittohead.model.states import JobState, Station, StepState
 from dittohead.model.text import counted, display
 from dittohead.store import Connection, history, numbers, queries
@@ -35,6 +36,13 @@ DAY_S = 86400.0
 _SEEING = ("inotify", "polling")
 
 
+class StepInFlight(TypedDict):
+    """A step whose turn it is."""
+
+    name: str
+    progress: ShownProgress | None  #: None where none is told
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobRow:
     """A job in a list."""
@@ -42,7 +50,7 @@ class JobRow:
     job: Job
     done: int = 0  #: steps
     steps: int = 0
-    now: Sequence[Mapping[str, Any]] = ()  #: its steps in flight: name, and progress where it is told
+    now: Sequence[StepInFlight] = ()  #: its steps in flight
 
     @property
     def turn(self) -> int:
@@ -67,7 +75,7 @@ class FrontData:
     waits_for: Mapping[str, int]  #: target -> jobs that wait for it
     unsent: int
     looked: Mapping[str, float | None]  #: source -> when its last round began
-    panels: Mapping[str, Sequence[Mapping[str, Any]]]  #: source -> what it shows of its catalogue
+    panels: Mapping[str, Sequence[ShownPanel]]  #: source -> what it shows of its catalogue
     boards: Collection[str]  #: sources that have a board
     uploaders: Mapping[str, str]  #: job's id -> who has brought its folder
 
@@ -123,9 +131,9 @@ def free_space(stations: Stations) -> tuple[int, int]:
 
 
 def in_flight(
-    steps: Sequence[StepRow], progress: Mapping[str, Any] | None, *, running: bool
-) -> list[dict[str, Any]]:
-    """Return a job's steps in flight: {"name", "progress"}, in order.
+    steps: Sequence[StepRow], progress: ShownProgress | None, *, running: bool
+) -> list[StepInFlight]:
+    """Return a job's steps in flight, in order.
 
     Args:
         steps: the job's steps, in the pipeline's order.
@@ -140,7 +148,7 @@ def in_flight(
     return [{"name": name, "progress": told.get(name) if running else None} for name in names]
 
 
-def rows(found: Sequence[tuple[Job, Sequence[StepRow]]], live: Mapping[str, Any]) -> list[JobRow]:
+def rows(found: Sequence[tuple[Job, Sequence[StepRow]]], live: LiveStatus) -> list[JobRow]:
     """Return jobs with their steps as rows."""
     return [
         JobRow(
@@ -155,7 +163,7 @@ def rows(found: Sequence[tuple[Job, Sequence[StepRow]]], live: Mapping[str, Any]
 
 def front(
     seen: FrontData,
-    live: Mapping[str, Any],
+    live: LiveStatus,
     inbox: Sequence[str],
     disk: tuple[int, int],
     floor: int,
@@ -232,7 +240,7 @@ def _places(targets: Sequence[TargetRow], rooms: Mapping[str, float]) -> list[di
     return found
 
 
-def _troubles(seen: FrontData, live: Mapping[str, Any], free: int, floor: int) -> list[str]:
+def _troubles(seen: FrontData, live: LiveStatus, free: int, floor: int) -> list[str]:
     """Return what is wrong, each in a few words, the worst first."""
     mode = live.get("watcher", {}).get("mode", "starting")
     sources = live.get("sources", {}).values()

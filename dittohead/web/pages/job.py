@@ -18,6 +18,7 @@ from dittohead.model import step_graph
 from dittohead.model.errors import Unreadable
 from dittohead.model.events import Event
 from dittohead.model.records import Job, StepRow
+from dittohead.model.shown import LiveStatus
 from dittohead.model.states import StepState
 from dittohead.model.text import display
 from dittohead.store import Connection, history, queries
@@ -167,9 +168,7 @@ def _holds(path: Path) -> bool:
         return False
 
 
-def values(
-    stations: Stations, seen: JobData, known: Mapping[str, Any], live: Mapping[str, Any]
-) -> dict[str, Any]:
+def values(stations: Stations, seen: JobData, known: Mapping[str, Any], live: LiveStatus) -> dict[str, Any]:
     """Return what the templates of a job's page are filled with.
 
     Args:
