@@ -173,7 +173,7 @@ class Actions:
         if request.action in self.handlers:
             return await self.handlers[request.action](request)
         if request.action == Action.DROP:  # done already: the row is the record of who did it
-            count, size = request.args.get("files", 0), request.args.get("bytes", 0)
+            count, size = request.given.files, request.given.size
             return f"{request.job}: uploaded through the page, {counted(count, 'file')}, {size:,} bytes"
         if request.action == Action.RESUME:
             await self._must_be_paused(request.job)
@@ -242,7 +242,7 @@ class Actions:
             raise RequestRefused(
                 f"{job.name} is not over ({job.state})", hint=f"First: dittohead cancel {job.id}"
             )
-        step = request.args.get("from")
+        step = request.given.step
         if not step:
             return await self._back_to_inbox(job, request)
         await self._must_not_be_undone(job)
@@ -294,7 +294,7 @@ class Actions:
 
     async def _rename(self, job: Job, request: Request) -> str:
         """Move a failed folder to the inbox under a name that fits; it is checked before."""
-        config, name = self.config() if self.config is not None else None, str(request.args.get("name", ""))
+        config, name = self.config() if self.config is not None else None, request.given.name
         if job.state is not JobState.FAILED or config is None:
             hint = f"To run it again under its own name: dittohead rerun {job.id}"
             raise RequestRefused(f"{job.name} has not failed ({job.state})", hint=hint)
@@ -323,24 +323,23 @@ class Actions:
             hint = f"Only folders that failed are corrected: dittohead show {job.id}"
             raise RequestRefused(f"{job.name} has not failed ({job.state})", hint=hint)
         self._must_lie_there(job)
-        replacements, args = Replacements(self.engine.stations), request.args
-        offer = await asyncio.to_thread(replacements.get, str(args.get("with", "")), job.id)
+        replacements, given = Replacements(self.engine.stations), request.given
+        offer = await asyncio.to_thread(replacements.get, given.offer, job.id)
         if (offer.job, offer.who) != (job.id, request.who):
             raise RequestRefused(
                 "this file was uploaded for another job, or by somebody else", where=offer.shown
             )
-        run = bool(args.get("run", True))
-        if run and not job.batch and self.engine.stations.exists(Station.INBOX, job.name.encode()):
+        if given.run and not job.batch and self.engine.stations.exists(Station.INBOX, job.name.encode()):
             raise RequestRefused("a folder of this name is in the inbox already", where=job.name)
         put, earlier = await in_thread(lambda stop: replacements.put(job, offer))
-        why = visible(str(args.get("reason") or ""))
+        why = visible(given.reason)
         detail = replaced_words(put, request.who, why, earlier, self.engine.stations.root)
         events = await self.engine.store.read(job_store.events_of, job.id)
         if all(event.detail != detail for event in events):  # else a daemon has died before it could answer
             await self._note(job, EventType.MODIFICATION, detail)
         about = {"job": job.id, "name": job.name, "who": request.who, "reason": why}
         log.get().info(log.FILE_REPLACED, **about, path=put.shown, was=put.was, sha256=put.sha256)
-        if not run:
+        if not given.run:
             return f"{job.name}: {put.shown} replaced; when all are: dittohead rerun {job.id}"
         await self._back_to_inbox(job, request)
         where = "processing/" if job.batch else "the inbox"
@@ -420,7 +419,7 @@ class Actions:
 
     async def _freeze(self, job: Job, request: Request) -> str:
         self._must_be_active(job)
-        reason = str(request.args.get("reason") or "no reason given")
+        reason = request.given.reason or "no reason given"
         text = f"frozen by {request.who}: {reason}"
         async with self.dispatch.halted(job.id):
             await self.engine.store.write(job_store.set_state, job.id, JobState.FROZEN, text)
@@ -464,7 +463,7 @@ class Actions:
         before = (Outcome.NONE, Outcome.CANCELLED, Outcome.GONE)
         if not await self.engine.store.write(job_store.set_outcome, job.id, Outcome.DISMISSED, before):
             raise RequestRefused(f"{job.name} has just changed", hint=f"dittohead show {job.id}")
-        reason = str(request.args.get("reason") or "no reason given")
+        reason = request.given.reason or "no reason given"
         log.get().info(log.JOB_DISMISSED, job=job.id, name=job.name, who=request.who, reason=reason)
         return f"{job.name}: dismissed; its folder stays in {job.station.value}/"
 
@@ -498,11 +497,10 @@ class Actions:
 
     async def _undone(self, job: Job, request: Request) -> str:
         """Record that somebody has taken back what the job had created outside."""
-        what = str(request.args.get("what", ""))
         event = Event(
             type=EventType.DELETION,
-            outcome="success" if request.args.get("good") else "warning",
-            detail=f"undone by {request.who}: {what}",
+            outcome="success" if request.given.good else "warning",
+            detail=f"undone by {request.who}: {request.given.what}",
             agent=AGENT,
         )
         await self.engine.store.write(job_store.mark_undone, job.id, event)

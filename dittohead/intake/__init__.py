@@ -149,11 +149,11 @@ class Intake:
     async def switch(self, request: Request) -> str:
         """Pause a part of a source, or let it go on. Raises: NoSuchSource, ItemError, StoreError."""
         runner = self._runner(request.job)
-        what, off = str(request.args.get("what") or "fetches"), request.action == Action.SOURCE_PAUSE
+        what, off = request.given.what or "fetches", request.action == Action.SOURCE_PAUSE
         known = self._sources.get(runner.setting.kind).switches
         if what not in known:
             raise ItemError(f'"{what}" cannot be paused', hint=f"There are: {', '.join(known)}")
-        reason = str(request.args.get("reason") or "") if off else ""
+        reason = request.given.reason if off else ""
         told = Told(key=what, state="paused" if off else "on", reason=reason)
         await runner.keep.catalogue.tell(SWITCH, [told], by=request.who)
         runner.news()
@@ -162,11 +162,11 @@ class Intake:
     async def tell(self, request: Request) -> str:
         """Tell a source something by one of its commands. Raises: NoSuchSource, ItemError, StoreError."""
         runner = self._runner(request.job)
-        source, command = self._sources.get(runner.setting.kind), str(request.args.get("command") or "")
+        source, command = self._sources.get(runner.setting.kind), request.given.command
         if command not in source.commands:
             known = ", ".join(source.commands) or "none"
             raise ItemError(f'this source knows no command "{command}"', hint=f"It knows: {known}")
-        args = {**request.args.get("args", {}), "who": request.who}
+        args = {**request.given.args, "who": request.who}
         said = await source.act(runner.options, runner.keep, command, args)
         runner.news()
         return f"{runner.name}: {said}"
@@ -174,7 +174,7 @@ class Intake:
     async def on_board(self, request: Request) -> str:
         """Hold entries, let them go on, bring them in again. Raises: NoSuchSource, ItemError, StoreError."""
         runner, board, kind = self._with_board(request.job)
-        keys = [str(key) for key in request.args.get("keys") or ()]
+        keys = request.given.keys
         if request.action == Action.SOURCE_HOLD:
             said = await acts.hold(runner.keep, kind, board, keys, request.who)
         elif request.action == Action.SOURCE_THAW:
@@ -202,7 +202,7 @@ class Intake:
             board=board,
             keep=runner.keep,
             keeper=runner.board,
-            repair=bool(request.args.get("repair")),
+            repair=request.given.repair,
             live=live,
         ).run()
         return json.dumps([one.as_dict() for one in found], ensure_ascii=False)
@@ -223,13 +223,13 @@ class Intake:
         Raises: NoSuchSource, StepError, StoreError.
         """
         runner = self._runner(request.job)
-        prefix = str(request.args.get("prefix") or "")
+        prefix = request.given.prefix
         if request.action == Action.RESET:
             store = self._tools.store
             count, busy = await store.write(item_store.forget, runner.name, prefix, time.time())
             said = f"{runner.name}: {count} items are fetched again"
             left = f"; {busy} were left, which are under way" if busy else ""
-            if not request.args.get("sync"):
+            if not request.given.sync:
                 runner.news()
                 return f"{said}, when it has looked{left}"
             return f"{said}{left}; {await self._sync(runner, prefix, alone=alone)}"

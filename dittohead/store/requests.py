@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dittohead.model.records import Job, JobId, RequestAnswer
+from dittohead.model.request_args import RequestArgs, read_args
 from dittohead.model.states import Action
 from dittohead.model.text import utcnow
 from dittohead.store.columns import DamagedJson
@@ -42,10 +44,15 @@ class Request:
     id: int
     action: str  #: an `Action`; another where the row is of a later version, or damaged
     job: str
-    args: dict[str, Any]  #: JSON, the action's own; checked where it is carried out
+    args: dict[str, Any]  #: JSON, the action's own, as it was given; read by `given`
     who: str
     before: list[Any] = field(default_factory=list)  #: what it would change, as that was when it was begun
     tries: int = 0  #: how many daemons have begun to carry it out; not those that were stopped in good order
+
+    @cached_property
+    def given(self) -> RequestArgs:
+        """Its arguments by their names."""
+        return read_args(self.args)
 
 
 #: Where the tries of a request are counted, among its arguments.
@@ -183,7 +190,7 @@ def renamed_from(connection: Connection, name: str, ino: int) -> tuple[str, str]
         .where(jobs.c.ino == str(ino), requests.c.action == Action.RENAME.value)
         .order_by(requests.c.id.desc())
     )
-    return next(((row.name, row.who) for row in found if _mapping(row.args).get("name") == name), ("", ""))
+    return next(((row.name, row.who) for row in found if read_args(row.args).name == name), ("", ""))
 
 
 def dropped(connection: Connection, found: Collection[Job]) -> dict[JobId, str]:
@@ -193,7 +200,7 @@ def dropped(connection: Connection, found: Collection[Job]) -> dict[JobId, str]:
         .where(requests.c.action == Action.DROP.value, requests.c.job.in_({job.name for job in found}))
         .order_by(requests.c.id)
     )
-    who = {(row.job, _mapping(row.args).get("ino")): row.who for row in rows}
+    who = {(row.job, read_args(row.args).ino): row.who for row in rows}
     return {job.id: who[job.name, job.ino] for job in found if (job.name, job.ino) in who}
 
 
@@ -204,4 +211,4 @@ def dropped_by(connection: Connection, name: str, ino: int) -> str:
         .where(requests.c.job == name, requests.c.action == Action.DROP.value)
         .order_by(requests.c.id.desc())
     )
-    return next((row.who for row in found if _mapping(row.args).get("ino") == ino), "")
+    return next((row.who for row in found if read_args(row.args).ino == ino), "")

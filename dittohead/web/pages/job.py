@@ -72,7 +72,7 @@ def _asked(connection: Connection, job: Job) -> list[RequestRow]:
     return [
         *request_store.listing(connection, job=job.id, limit=ASKED),
         # Of folders that came under this name, this one alone.
-        *(one for one in dropped if one.args.get("ino") == job.ino),
+        *(one for one in dropped if one.given.ino == job.ino),
     ]
 
 
