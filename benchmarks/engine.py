@@ -113,7 +113,7 @@ def run_engine(base: Path, count: int) -> dict[str, Any]:
     async def drop(first: int, last: int) -> None:
         for i in range(first, last):
             harness.arrive(f"f{i:05}")
-        harness.look()
+        harness.offer()
         await harness.until(lambda: len(os.listdir(base / "done")) == last, 60)
 
     async def both() -> dict[str, Any]:

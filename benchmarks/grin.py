@@ -15,11 +15,11 @@ from dittohead.contract.catalogue import BATCH, Keep, Told
 from dittohead.folders.stations import Stations
 from dittohead.intake.board import figures, stages
 from dittohead.intake.board.keeper import Keeper
-from dittohead.sources.grin.client import Access, Grin, session
-from dittohead.sources.grin.limits import Limits, Most
+from dittohead.sources.grin.client import Grin, GrinAccess, session
+from dittohead.sources.grin.limits import Most, RateLimit
 from dittohead.sources.grin.options import VOLUME, GrinOptions
 from dittohead.sources.grin.refresh import Refresh
-from dittohead.sources.grin.sign_in import SignIn, Token, read_client
+from dittohead.sources.grin.sign_in import GrinSignIn, OAuthToken, read_client
 from dittohead.sources.grin.source import GrinSource
 from dittohead.store import Store, sqlite_url
 from dittohead.store import board as board_store
@@ -81,13 +81,15 @@ async def listed(root: Path, url: str, token: str, count: int) -> None:
     store = Store.open(sqlite_url(root / "state"))
     kept = keep(store, root / "state", "google", {}.__getitem__)
     path = kept.directory / "token.json"
-    Token(access=token, expires_at=time.time() + 1e6, refresh="r").write(path)
+    OAuthToken(access=token, expires_at=time.time() + 1e6, refresh="r").write(path)
     options = GrinOptions.model_validate({"library": "LIB", "client": "c", "url": f"{url}/libraries"})
     client = read_client(
         '{"installed": {"client_id": "c", "auth_uri": "https://a", "token_uri": "https://t"}}', "c"
     )
     async with session(60) as opened:
-        grin = Grin(options, opened, Access(Limits(Most(100, 4, 4)), SignIn(path, "", kept.log)), client)
+        grin = Grin(
+            options, opened, GrinAccess(RateLimit(Most(100, 4, 4)), GrinSignIn(path, "", kept.log)), client
+        )
         refresh = Refresh(options, kept, grin)
         await refresh.small()
         before = _mib()
@@ -122,10 +124,10 @@ async def _board(store: Store, kept: Keep, root: Path, options: GrinOptions) -> 
     began = time.perf_counter()
     row = stages.row(board, None, workers)
     asked = ("google", VOLUME, "stored", board, row, workers, time.time())
-    await store.look(figures.gather, *asked)
+    await store.read_apart(figures.gather, *asked)
     page = time.perf_counter() - began
     began = time.perf_counter()
-    await store.look(board_store.standing, "google", VOLUME, wanted[0].key)
+    await store.read_apart(board_store.standing, "google", VOLUME, wanted[0].key)
     await kept.catalogue.history(VOLUME, wanted[0].key)
     story = time.perf_counter() - began
     stations = Stations(root)

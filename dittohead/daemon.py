@@ -44,6 +44,7 @@ from dittohead.intake import Intake
 from dittohead.model import units
 from dittohead.model.errors import ConfigError, DittoheadError, StationError, StationMissing, StoreError
 from dittohead.model.records import Job
+from dittohead.model.shown import LiveFacts, LiveStatus, ShownReport, ShownTrouble
 from dittohead.model.states import Station
 from dittohead.model.text import counted, display
 from dittohead.notices import doctor as receivers
@@ -352,11 +353,11 @@ class Daemon:
         )
         return [dataclasses.asdict(finding) for finding in found]
 
-    def _verify(self, job: Job) -> tuple[Awaitable[dict[str, Any]], Callable[[], tuple[int, int]]]:
+    def _verify(self, job: Job) -> tuple[Awaitable[ShownReport], Callable[[], tuple[int, int]]]:
         """Have a job's receipt compared with everything; return the report to come, and how far it is."""
         report = Report(job.id)
 
-        async def work() -> dict[str, Any]:
+        async def work() -> ShownReport:
             secret = Credentials(self.config.path).needed
             workers, store = self.engine.workers, self.engine.store
             return (await verify_job(job, store, self.stations, workers, secret, report)).as_dict()
@@ -428,7 +429,7 @@ class Daemon:
     def _on_ground_back(self) -> None:
         """What was missing is there again."""
         self._compare.set()
-        self.watcher.look()
+        self.watcher.scan_soon()
         self.dispatch.wake()
 
     def _on_reload(self) -> None:
@@ -486,7 +487,7 @@ class Daemon:
             if name != "jobs":
                 self.limits.setdefault(name, FairLimiter(limit)).resize(limit)
         self.intake.configure(config.sources)
-        self.watcher.look()
+        self.watcher.scan_soon()
         self.dispatch.wake()
         self._tell()
         _say_doubts(config)
@@ -575,12 +576,12 @@ class Daemon:
         self.notifier.wake()
         log.get().warning(log.CLOCK_SET_BACK, seconds=round(seconds))
 
-    def _snapshot(self) -> dict[str, Any]:
+    def _snapshot(self) -> LiveStatus:
         self.live.tell(self.dispatch.held)
         self.live.facts = self._facts()
         return self.live.snapshot()
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self) -> LiveFacts:
         return {
             "version": __version__,
             "config_sha256": self.config.digest,
@@ -613,7 +614,7 @@ class Daemon:
             "stuck": {display(name): why for name, why in self.claimer.stuck.items()},
         }
 
-    def _troubles(self) -> list[dict[str, str]]:
+    def _troubles(self) -> list[ShownTrouble]:
         """Return what of the daemon itself needs somebody's attention."""
         failing = [
             DittoheadError(f"the daemon's part {part} has failed: {why}", hint="See the daemon's log")

@@ -25,7 +25,7 @@ from dittohead.store import items as item_store
 from dittohead.system import log
 
 #: Between two looks. Seconds.
-_LOOK_S = 0.25
+_TURN_S = 0.25
 
 #: States of items that a source still has to fetch.
 _TO_FETCH = (ItemState.SEEN, ItemState.FETCHING)
@@ -71,7 +71,7 @@ class UntilEmpty:
         self._intake.look_all()
         left, busy_at = Left(under_way=1), time.monotonic()
         while not left.nothing and time.monotonic() - busy_at < self._patience_s:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_TURN_S)
             try:
                 left = await self._left()
             except StoreError:  # it may come back; the patience bounds this as well
@@ -90,7 +90,7 @@ class UntilEmpty:
             return Left(under_way=1)
         sources = list(self._intake.names)
 
-        def look(connection: Connection) -> Left:
+        def left(connection: Connection) -> Left:
             counts = queries.counts(connection)
             items = 0
             for name in sources:
@@ -113,4 +113,4 @@ class UntilEmpty:
                 notices=queries.unsent(connection),
             )
 
-        return await self._store.read(look)
+        return await self._store.read(left)

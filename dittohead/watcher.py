@@ -71,7 +71,7 @@ class Watcher:
         self.losses = 0  #: times the watch had to be made again
         self.ready = asyncio.Event()  #: the watch is armed (or given up) and a scan has been done since
 
-    def look(self) -> None:
+    def scan_soon(self) -> None:
         """Scan soon."""
         self._hint.set()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dittohead.admin import audit
-from dittohead.admin.audit import Audit, Place
+from dittohead.admin.audit import Audit, ComparedBucket
 from dittohead.model.errors import TransientError
 from dittohead.toolkit.s3 import connection
 from dittohead.toolkit.s3.bucket import Bucket
@@ -49,7 +49,7 @@ def expected(body: bytes, *, md5: bool = True, checksum: str = "") -> audit._Exp
 
 async def compared(bucket: Bucket, key: str, objects: dict[str, audit._Expected], **given: Any) -> Audit:
     found = Audit()
-    await audit._compare(Place(bucket=bucket, prefix="p/", **given), key, objects, found)
+    await audit._compare(ComparedBucket(bucket=bucket, prefix="p/", **given), key, objects, found)
     return found
 
 

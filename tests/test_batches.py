@@ -136,7 +136,7 @@ async def test_the_whole_is_run_again_when_it_is_moved_back(harness: Harness) ->
     async with harness.running():
         first = await over(harness)
         harness.stations.folder(Station.DONE, b"coll-a").rename(harness.root / "inbox" / "coll-a")
-        harness.look()
+        harness.offer()
         await harness.until(lambda: len(harness.jobs()) == 6)
         second = await over(harness)
         await gone(harness)
@@ -155,7 +155,7 @@ async def test_what_failed_is_mended_and_moved_back_by_itself(harness: Harness) 
         (failed / "0001" / "a.txt").write_text("mended")
         harness.worker.plays.clear()
         failed.rename(harness.root / "inbox" / "coll-a")
-        harness.look()
+        harness.offer()
         await harness.until(lambda: len(harness.jobs()) == 4)
         batch = await over(harness)
         await gone(harness)
@@ -299,7 +299,7 @@ async def test_a_collection_of_a_name_waits_for_the_other(harness: Harness) -> N
         await over(harness)
         await gone(harness)
         collection(harness)
-        harness.look()
+        harness.offer()
         await harness.until(lambda: len(harness.jobs()) == 6)
         await over(harness)
     there = sorted(os.listdir(harness.stations.folder(Station.DONE, b"coll-a")))
@@ -354,7 +354,7 @@ async def test_a_batch_of_many_does_not_keep_others_waiting(harness: Harness) ->
     async with harness.running():
         await harness.until(lambda: len(started) > 3)
         harness.arrive("single")
-        harness.look()
+        harness.offer()
         await harness.until_over("single")
         assert started.index("single") < 100
         assert (await over(harness))["done"] == 250

@@ -289,12 +289,12 @@ class LookingWorker(ScriptWorker):
 
     def __init__(self) -> None:
         super().__init__()
-        self.looks: dict[str, Callable[[StepContext], Any]] = {}
+        self.has_preflight: dict[str, Callable[[StepContext], Any]] = {}
         self.looked: list[str] = []
 
     async def preflight(self, ctx: StepContext, options: ScriptOptions) -> Mapping[str, Any]:
         self.looked.append(ctx.step)
-        return self.looks.get(ctx.step, lambda ctx: {"seen": ctx.step})(ctx)
+        return self.has_preflight.get(ctx.step, lambda ctx: {"seen": ctx.step})(ctx)
 
 
 def looking(harness: Harness) -> LookingWorker:
@@ -329,11 +329,13 @@ async def test_the_step_that_knows_what_the_folder_holds_looks_first(harness: Ha
         describes = True
 
     worker, describing = looking(harness), Describing()
-    describing.looks["end"] = lambda ctx: {
+    describing.has_preflight["end"] = lambda ctx: {
         "described": {"objects": [{"description": {"identifier": "i", "title": "Letters"}}]}
     }
     titles = []
-    worker.looks["begin"] = lambda ctx: titles.append(ctx.described().objects[0].description.title) or {}
+    worker.has_preflight["begin"] = lambda ctx: (
+        titles.append(ctx.described().objects[0].description.title) or {}
+    )
     other = Harness(
         harness.root.parent / "other",
         DIAMOND.replace("script: {name: end}", "describing: {name: end}"),
@@ -354,13 +356,13 @@ async def test_what_the_last_step_finds_amiss_fails_the_job_before_anything_ran(
     def missing(ctx: StepContext) -> Any:
         raise ItemError("there is no such record", hint="Correct the name")
 
-    worker.looks["end"] = missing
+    worker.has_preflight["end"] = missing
     harness.arrive("x")
     async with harness.running():
         job = await harness.until_over("x")
         assert (job.state, worker.ran) == (JobState.FAILED, [])
         assert job.reason == "step end: there is no such record. Correct the name"
-        worker.looks.clear()
+        worker.has_preflight.clear()
         worker.looked.clear()
         await harness.ask("retry", "x")
         await harness.until(lambda: state(harness) is JobState.DONE)
@@ -374,12 +376,12 @@ async def test_a_look_that_cannot_be_had_now_pauses_its_target(harness: Harness)
     def down(ctx: StepContext) -> Any:
         raise TargetError("down")
 
-    worker.looks["right"] = down
+    worker.has_preflight["right"] = down
     harness.arrive("x")
     async with harness.running():
         await harness.until(lambda: state(harness) is JobState.PAUSED)
         assert worker.ran == []
-        worker.looks.clear()
+        worker.has_preflight.clear()
         await harness.targets.resume("there")
         assert (await harness.until_over("x")).state is JobState.DONE
 
@@ -401,7 +403,7 @@ async def test_a_look_that_failed_in_passing_is_not_counted_against_the_step(har
             raise TransientError("busy")
         return Done()
 
-    worker.looks["begin"] = shaky
+    worker.has_preflight["begin"] = shaky
     worker.plays["begin"] = shaky_too
     harness.arrive("x")
     async with harness.running():
@@ -427,7 +429,7 @@ async def test_after_a_step_is_done_nobody_looks_again(harness: Harness) -> None
 async def test_a_defect_in_a_look_fails_the_job_and_nothing_else(harness: Harness) -> None:
     """As in a step."""
     worker = looking(harness)
-    worker.looks["left"] = lambda ctx: 1 / 0
+    worker.has_preflight["left"] = lambda ctx: 1 / 0
     harness.arrive("x")
     async with harness.running():
         job = await harness.until_over("x")

@@ -99,7 +99,7 @@ async def test_a_probe_whose_job_is_cancelled_before_it_runs_is_not_waited_for(r
         del harness.worker.plays["send"]
         harness.dispatch.limit = 1
         harness.arrive("c")
-        harness.look()
+        harness.offer()
         await reached.wait()
         harness.targets.sooner(3600)
         await harness.dispatch._read_ready()  # chooses a; all places are taken
@@ -288,7 +288,7 @@ async def test_what_was_found_out_is_found_out_again_when_it_is_lost(root: Path)
         return Done()
 
     harness = Harness(root, text, workers=[describing := Describing()])
-    describing.looks["begin"] = lambda ctx: found
+    describing.has_preflight["begin"] = lambda ctx: found
     reached, _ = gate(harness, "end")
     harness.arrive("x")
     async with harness.running():
@@ -297,7 +297,7 @@ async def test_what_was_found_out_is_found_out_again_when_it_is_lost(root: Path)
     shutil.rmtree(home)
     harness.store.close()
     harness = Harness(root, text, workers=[describing := Describing()])
-    describing.looks["begin"] = lambda ctx: found
+    describing.has_preflight["begin"] = lambda ctx: found
     harness.worker.plays["end"] = read
     async with harness.running():
         assert (await harness.until_over("x")).state is JobState.DONE

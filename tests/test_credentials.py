@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.admin.tokens import Tokens
+from dittohead.admin.tokens import AccessTokens
 from dittohead.config.loader import load
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import ConfigError, ItemError, StoreError, TransientError
@@ -73,7 +73,7 @@ def test_a_passing_fault_is_no_mistake_of_anybodys(
     text = "root: .\nstore: postgresql://a@127.0.0.1/b\nstore_credential: people\n"
     (tmp_path / "config.yaml").write_text(text + "pipelines: {a: {match: a, steps: [{checksum: {}}]}}\n")
     config = load(tmp_path / "config.yaml", probe=False)
-    tokens = Tokens(lambda: secret("people"))
+    tokens = AccessTokens(lambda: secret("people"))
     assert tokens.refresh() == []
     failing(monkeypatch, number)
     for read in (secret, secret.needed):
@@ -100,7 +100,7 @@ def test_one_that_may_not_be_read_is_named_with_its_path(
     secret: Credentials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """It is not said that there is none, and it opens nothing."""
-    tokens = Tokens(lambda: secret("people"))
+    tokens = AccessTokens(lambda: secret("people"))
     tokens.refresh()
     failing(monkeypatch, number)
     with pytest.raises(UnreadableCredential):

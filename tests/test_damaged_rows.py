@@ -27,7 +27,7 @@ from dittohead.store import outbox as outbox_store
 from dittohead.store import requests as request_store
 from dittohead.store import suspects as suspect_store
 from dittohead.store import targets as target_store
-from dittohead.store.columns import Folder, Id, Json, Moment, Whole
+from dittohead.store.columns import FolderPath, Id, Json, Moment, Whole
 from dittohead.store.damage import TABLES
 from dittohead.store.search import find
 from dittohead.web.pages import front
@@ -89,7 +89,7 @@ def _plain(column: Any, now: float) -> Any:
         return [] if column.type.kind == "array" else {}
     if getattr(column.type, "known", ()):
         return column.type.known[1]
-    for kind, value in ((Moment, now), (Whole, 1), (Folder, b"x"), (sa.Integer, 1), (sa.BigInteger, 1)):
+    for kind, value in ((Moment, now), (Whole, 1), (FolderPath, b"x"), (sa.Integer, 1), (sa.BigInteger, 1)):
         if isinstance(column.type, kind):
             return value
     return "1"

@@ -74,7 +74,7 @@ async def test_a_step_that_needs_little_wakes_none_that_need_more(
     async with harness.running():
         for count, name in enumerate(names, 1):
             harness.arrive(name)
-            harness.look()
+            harness.offer()
             await harness.until(lambda n=count: waiting(harness) == n)
         assert [name for name, step in harness.worker.ran if step == "large"] == names
         reason = harness.targets.paused(disk) or ""
@@ -102,7 +102,7 @@ async def test_waits_grow_where_a_small_job_lets_a_large_one_try_again(
         (row,) = targets.rows()
         assert row.failures == tries
         await targets.resume(disk, is_own=True)
-    await targets.has_room(disk)
+    await targets.has_space(disk)
     await targets.pause(disk, "full", full=True, is_own=True)
     assert targets.rows()[0].failures == 1
 
@@ -117,7 +117,7 @@ async def test_each_job_that_waits_has_its_turn_to_try(
     async with harness.running():
         for name in "abc":
             harness.arrive(name)
-        harness.look()
+        harness.offer()
         await harness.until(lambda: waiting(harness) == 3)
     tried = []
     for _ in range(4):
@@ -140,7 +140,7 @@ async def test_no_folder_is_taken_while_the_disk_of_work_is_below_its_floor(
     apart.free = (1 << 30) - 1
     async with harness.running():
         harness.arrive("x")
-        harness.look()
+        harness.offer()
         await harness.until(lambda: bool(harness.dispatch.held))
         (held,) = harness.dispatch.held.values()
         assert held.reason.endswith(f"more free disk space under {apart.work}")
@@ -177,7 +177,7 @@ async def test_a_real_file_system_that_is_full(tmp_path: Path) -> None:
         async with harness.running():
             for count in range(1, 4):
                 harness.arrive(f"f{count}")
-                harness.look()
+                harness.offer()
                 await harness.until(lambda n=count: waiting(harness) == n)
             tries = [step for _, step in harness.worker.ran]
             assert tries.count("large") <= 3

@@ -74,7 +74,7 @@ async def test_no_more_run_at_once_than_allowed_and_all_come_to_their_end(
     for number in range(6):
         harness.arrive(f"n{number}")
     async with running(dispatch):
-        harness.look()
+        harness.offer()
         await harness.until(lambda: gate.at_once == 2)
         assert len(dispatch.running) == 2
         assert not dispatch.idle.is_set()
@@ -114,14 +114,14 @@ async def test_owners_have_their_turn(harness: Harness, dispatch: Dispatch) -> N
 async def test_what_is_offered_replaces_what_was(harness: Harness, dispatch: Dispatch) -> None:
     """A folder that has gone from the inbox needs no attention, and is not counted."""
     harness.arrive("x")
-    harness.look()
+    harness.offer()
     assert dispatch.backlog == 1
     harness.stations.folder(Station.INBOX, b"x").rename(harness.root / "elsewhere")
-    harness.look()
+    harness.offer()
     assert (dispatch.backlog, dispatch.oldest) == (0, None)
     async with running(dispatch):
         harness.arrive("y")
-        harness.look()
+        harness.offer()
         await harness.until_over("y")
     assert [job.name for job in harness.jobs()] == ["y"]
 
@@ -133,7 +133,7 @@ async def test_what_cannot_be_taken_is_told_and_taken_when_it_can(
     harness.arrive("x", {"a.part": "half"})
     harness.arrive("y")
     async with running(dispatch):
-        harness.look()
+        harness.offer()
         await harness.until_over("y")
         await harness.until(lambda: b"x" in dispatch.held)
         assert dispatch.held[b"x"].kind is HeldKind.UNFINISHED
@@ -148,14 +148,14 @@ async def test_a_halted_job_runs_not_and_goes_on_afterwards(harness: Harness, di
     gate = Gate(harness)
     harness.arrive("x")
     async with running(dispatch):
-        harness.look()
+        harness.offer()
         await harness.until(lambda: gate.at_once == 1)
         job = harness.job("x")
         async with dispatch.halted(job.id):
             assert gate.at_once == 0
             assert job.id not in dispatch.running
             harness.arrive("y")
-            harness.look()
+            harness.offer()
             await harness.until(lambda: gate.at_once == 1)
             dispatch.wake()
             assert set(dispatch.running) == {harness.job("y").id}
@@ -169,11 +169,11 @@ async def test_draining_ends_what_runs_and_begins_nothing(harness: Harness, disp
     gate = Gate(harness)
     harness.arrive("x")
     async with running(dispatch):
-        harness.look()
+        harness.offer()
         await harness.until(lambda: gate.at_once == 1)
         dispatch.draining = True
         harness.arrive("y")
-        harness.look()
+        harness.offer()
         gate.open.set()
         async with asyncio.timeout(20):
             await dispatch.idle.wait()
@@ -186,7 +186,7 @@ async def test_a_stop_ends_every_run_and_the_next_start_goes_on(harness: Harness
     gate = Gate(harness)
     harness.arrive("x")
     async with running(dispatch):
-        harness.look()
+        harness.offer()
         await harness.until(lambda: gate.at_once == 1)
     assert gate.at_once == 0
     assert dispatch.running == set()
@@ -204,7 +204,7 @@ async def test_a_death_is_charged_once(harness: Harness, dispatch: Dispatch) -> 
     (arrival,) = harness.stations.scan().arrivals
     job = await harness.claimer.claim(arrival)
     if not hasattr(job, "token"):  # it is being looked at
-        await harness.until(lambda: not harness.claimer.room._pending)
+        await harness.until(lambda: not harness.claimer.waiting_room._pending)
         job = await harness.claimer.claim(arrival)
     await harness.store.write(job_store.start_step, harness.job("x").id, 1, 0)
     await dispatch.take_over()
@@ -231,9 +231,9 @@ async def test_trouble_is_told_and_ends_nothing(
     monkeypatch.setattr("dittohead.engine.dispatch.local._BACK_OFF_S", 0.01)
     harness.arrive("x")
     async with running(dispatch) as task:
-        harness.look()
+        harness.offer()
         async with asyncio.timeout(20):
             await told.wait()
-        harness.look()
+        harness.offer()
         await harness.until_over("x")
         assert not task.done()

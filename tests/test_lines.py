@@ -10,10 +10,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from dittohead.cli import lines
-from dittohead.cli.lines import Line
+from dittohead.cli.lines import ListLine
 from dittohead.model.units import age, duration, size
 
-LONG = Line(
+LONG = ListLine(
     state="failed",
     name="a-very-long-name-of-a-folder-that-nobody-would-read-to-its-end-2026-11-29",
     pipeline="preservation-and-access",
@@ -21,10 +21,10 @@ LONG = Line(
     clause="the image is truncated: " + "x" * 200,
     id="01J0000000000000000000JOB1",
 )
-SHORT = Line(state="done", name="lab1-x", pipeline="scans", at=0.0, clause="done: 3 files", id="01J2")
+SHORT = ListLine(state="done", name="lab1-x", pipeline="scans", at=0.0, clause="done: 3 files", id="01J2")
 
 
-def shown(*found: Line, width: int, terminal: bool = True) -> list[str]:
+def shown(*found: ListLine, width: int, terminal: bool = True) -> list[str]:
     to = Console(file=StringIO(), width=width, force_terminal=terminal, highlight=False, no_color=True)
     lines.show(found, to, indent=2)
     text = re.sub(r"\x1b\[[0-9;]*m", "", to.file.getvalue())  # type: ignore[attr-defined]
@@ -66,7 +66,7 @@ def test_nothing_is_cut_where_a_program_reads() -> None:
 def test_wide_and_hostile_characters_keep_the_columns() -> None:
     """Two cells for a CJK character; an escape sequence is shown, never sent to the terminal."""
     name = "標本-\x1b[31m-" + "標" * 40
-    (line,) = shown(Line(state="held", name=name, clause="[bold]why[/bold]"), width=80)
+    (line,) = shown(ListLine(state="held", name=name, clause="[bold]why[/bold]"), width=80)
     assert cell_len(line) <= 80
     assert "\\x1b" in line
     assert line.endswith("[bold]why[/bold]")

@@ -96,7 +96,7 @@ async def test_whoever_meets_a_fault_of_the_machine_takes_it_for_the_same(name: 
         raise error
 
     with pytest.raises(TargetError if "gone" in kinds else OSError) as met:
-        await LocalTarget("/srv/x", mount=None, stall_s=5).look(work)
+        await LocalTarget("/srv/x", mount=None, stall_s=5).run(work)
     assert getattr(met.value, "full", False) == ("full" in kinds)
 
 

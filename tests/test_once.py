@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from dittohead.admin import actions as actions_module
 from dittohead.admin.actions import Actions
 from dittohead.model.errors import StoreError
-from dittohead.model.records import Answer
+from dittohead.model.records import RequestAnswer
 from dittohead.model.states import JobState
 from dittohead.store import requests as request_store
 from tests.support.harness import Harness
@@ -61,7 +61,7 @@ async def test_an_answer_that_cannot_be_written_is_written_later_and_nothing_don
     allow(harness)
     await harness.actions.answer_all()
     answer = harness.store.run(request_store.answer_to, number)
-    assert answer == Answer(ok=True, message="n: moved back to the inbox; a new job begins")
+    assert answer == RequestAnswer(ok=True, message="n: moved back to the inbox; a new job begins")
     assert harness.where("n") == ["done"]
 
 

@@ -89,7 +89,7 @@ async def daemon(harness: Harness) -> None:
     trouble = asyncio.Event()
     harness.dispatch.on_trouble = trouble.set
     while True:
-        harness.look()
+        harness.offer()
         await asyncio.sleep(0.003)
         if not trouble.is_set():
             continue

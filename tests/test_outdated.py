@@ -41,7 +41,7 @@ async def done(harness: Harness, *names: str) -> None:
     async with harness.running():
         for name in names:
             harness.arrive(name)
-        harness.look()
+        harness.offer()
         for name in names:
             await harness.until_over(name)
 
@@ -99,7 +99,7 @@ async def test_only_folders_that_are_done_and_there_count_once_each(harness: Har
     harness.stations.folder(Station.DONE, b"b-1").rename(harness.root / "elsewhere")
     async with harness.running():
         assert (await harness.ask("rerun", "a-1"))["ok"]
-        harness.look()
+        harness.offer()
         await harness.until(lambda: len(harness.jobs("a-1")) == 2)
         await harness.until_over("a-1")
     findings = found(harness, CONFIG % "other")
@@ -122,7 +122,7 @@ async def test_a_job_sees_what_the_same_step_made_in_earlier_jobs(harness: Harne
         async with harness.running():
             before = len(harness.jobs("a-1"))
             await harness.ask("rerun", "a-1")
-            harness.look()
+            harness.offer()
             await harness.until(lambda before=before: len(harness.jobs("a-1")) > before)
             await harness.until_over("a-1")
     assert seen[:2] == [[], []]
@@ -139,7 +139,7 @@ async def test_work_that_a_later_job_has_made_again_is_removed_though_it_is_kept
     assert (harness.stations.work / first.id).exists()
     async with harness.running():
         await harness.ask("rerun", "a-1")
-        harness.look()
+        harness.offer()
         await harness.until(lambda: len(harness.jobs("a-1")) == 2)
         await harness.until_over("a-1")
     await keeper.work_round()

@@ -71,7 +71,7 @@ async def test_a_step_can_ask_whether_the_folder_came_before(harness: Harness) -
     async with harness.running():
         for number in (1, 2):
             harness.arrive("lab-1")
-            harness.look()
+            harness.offer()
             await harness.until(lambda n=number: len(told) == n and harness.where("lab-1") == ["done"])
             shutil.rmtree(harness.stations.folder(Station.DONE, b"lab-1"))
     assert told == [False, True]
@@ -224,7 +224,7 @@ async def test_a_folder_that_was_mended_is_a_new_job_and_no_retry(harness: Harne
         assert harness.job("x").state is JobState.FAILED
         harness.worker.plays.clear()
         failed.rename(folder)
-        harness.look()
+        harness.offer()
         await harness.until(lambda: harness.job("x").state is JobState.DONE)
     assert harness.job("x").id != job.id
 
@@ -270,7 +270,7 @@ async def test_a_failure_that_a_later_job_of_the_folder_took_up_needs_nobody(har
     async with harness.running():
         for n in range(7):
             harness.arrive(f"x{n}")
-        harness.look()
+        harness.offer()
         for n in range(7):
             await harness.until(lambda n=n: bool(harness.jobs(f"x{n}")))
             await harness.until_over(f"x{n}")
@@ -278,7 +278,7 @@ async def test_a_failure_that_a_later_job_of_the_folder_took_up_needs_nobody(har
         assert (len(shown["failed"]), shown["failed_count"]) == (5, 7)
         harness.worker.plays.clear()
         await harness.ask("rerun", "x6")
-        harness.look()
+        harness.offer()
         await harness.until(lambda: harness.job("x6").state is JobState.DONE)
     shown = harness.store.run(queries.overview)
     assert shown["failed_count"] == 6
@@ -456,16 +456,16 @@ async def test_a_target_that_is_down_is_paused_and_its_jobs_wait(tmp_path, monke
     harness.worker.plays["second"] = deliver
     async with harness.running():
         await harness.until(lambda: len(harness.worker.ran) > 8)
-        harness.look()
+        harness.offer()
         await harness.until(lambda: not harness.dispatch.running)
         assert not [j for j in harness.jobs() if j.state is JobState.FAILED]
         assert harness.targets.paused("store-1") == "store-1: the disk is full"
-        harness.look()
+        harness.offer()
         await harness.until(lambda: bool(harness.dispatch.held) or len(harness.jobs()) == 6)
         down = False
         for i in range(6):
             await harness.until(
-                lambda: (harness.look() or True) and harness.targets.paused("store-1") is None
+                lambda: (harness.offer() or True) and harness.targets.paused("store-1") is None
             )
             await harness.until_over(f"x{i}")
     assert [
@@ -569,12 +569,12 @@ async def test_the_second_arrival_of_a_name_waits_and_then_gets_a_suffix(harness
     async with harness.running():
         await harness.until(lambda: bool(harness.worker.ran))
         harness.arrive("x", {"a.txt": "two"})
-        harness.look()
+        harness.offer()
         await harness.until(lambda: b"x" in harness.dispatch.held)
         assert "earlier folder of this name" in harness.dispatch.held[b"x"].reason
         hold.set()
         await harness.until_over("x")
-        harness.look()
+        harness.offer()
         await harness.until(lambda: len(harness.jobs("x")) == 2)
         await harness.until_over("x")
     names = sorted(harness.stations.listing(Station.DONE))
@@ -591,14 +591,14 @@ async def test_moving_a_folder_back_to_the_inbox_runs_it_again(harness: Harness)
     async with harness.running():
         await harness.until_over("x")
         harness.arrive("x", {"a.txt": "two"})
-        harness.look()
+        harness.offer()
         await harness.until(lambda: len(harness.jobs("x")) == 2)
         await harness.until_over("x")
         suffixed = max(harness.stations.listing(Station.DONE))
         harness.stations.folder(Station.DONE, suffixed).rename(
             harness.stations.folder(Station.INBOX, suffixed)
         )
-        harness.look()
+        harness.offer()
         await harness.until(lambda: len(harness.jobs("x")) == 3)
         await harness.until_over("x")
     assert len({job.id for job in harness.jobs("x")}) == 3
@@ -736,7 +736,7 @@ async def test_a_nearly_full_target_is_told_once(harness: Harness) -> None:
     async with harness.running():
         for name, used in (("a", 0.95), ("b", 0.97), ("c", 0.88), ("d", 0.5), ("e", 0.93)):  # noqa: B007
             harness.arrive(name)
-            harness.look()
+            harness.offer()
             await harness.until(lambda name=name: bool(harness.jobs(name)))
             await harness.until_over(name)
     assert [round(f["percent"]) for e, f in harness.told if e == "nearly_full"] == [95, 93]
@@ -778,7 +778,7 @@ async def test_a_target_with_a_place_for_each_folder_is_nearly_full_once(tmp_pat
     async with harness.running():
         for name in ("a", "b"):
             harness.arrive(name)
-            harness.look()
+            harness.offer()
             await harness.until(lambda name=name: bool(harness.jobs(name)))
             await harness.until_over(name)
     assert [f["target"] for e, f in harness.told if e == "nearly_full"] == ["/study"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dittohead.admin import views
-from dittohead.admin.doctor import Finding, _once_each
+from dittohead.admin.doctor import DoctorFinding, _once_each
 from dittohead.cli import jobs
 from dittohead.contract.worker import StepContext, StepResult
 from dittohead.model.errors import ClosedError, ItemError
@@ -147,11 +147,11 @@ async def test_what_was_told_is_not_told_again(tmp_path: Path, capsys: pytest.Ca
 def test_a_fault_that_many_steps_meet_is_said_once() -> None:
     """By `doctor`: of all of them; what is well is said about each."""
     found = [
-        Finding(level="bad", about="scans, step a", message="h: no"),
-        Finding(level="good", about="scans, step a", message="rsync 3"),
-        Finding(level="bad", about="scans, step b", message="h: no"),
-        Finding(level="good", about="scans, step b", message="rsync 3"),
-        Finding(level="bad", about="scans, step b", message="other"),
+        DoctorFinding(level="bad", about="scans, step a", message="h: no"),
+        DoctorFinding(level="good", about="scans, step a", message="rsync 3"),
+        DoctorFinding(level="bad", about="scans, step b", message="h: no"),
+        DoctorFinding(level="good", about="scans, step b", message="rsync 3"),
+        DoctorFinding(level="bad", about="scans, step b", message="other"),
     ]
     assert [(one.level, one.about) for one in _once_each(found)] == [
         ("bad", "scans, step a; scans, step b"),

@@ -14,14 +14,14 @@ from dittohead.admin import request_queue as desk_module
 from dittohead.admin.request_queue import RequestQueue
 from dittohead.cli import main
 from dittohead.folders.stations import Stations
-from dittohead.model.records import Answer
+from dittohead.model.records import RequestAnswer
 from dittohead.model.states import Action
 from dittohead.store import Store, sqlite_url
 from dittohead.store import requests as request_store
 from dittohead.system import lock
 from tests.support.harness import Harness
 
-SAID = Answer(ok=True, message="done")
+SAID = RequestAnswer(ok=True, message="done")
 
 
 async def test_the_answer_comes_back_and_the_row_stays(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_rows_of_the_version_before_are_read(tmp_path: Path) -> None:
             assert one.answer is not None
             assert one.answer.as_dict() == said
     assert found[0].answer is None
-    assert found[5].answer == Answer(ok=False, message="cut")
+    assert found[5].answer == RequestAnswer(ok=False, message="cut")
     assert found[7].answer is not None
     assert not found[7].answer.ok
     assert [one.id for one in harness.store.run(request_store.open_requests)] == [1]

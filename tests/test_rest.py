@@ -11,7 +11,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.toolkit.rest import Answer, Rest, RestSite, connected
+from dittohead.toolkit.rest import Rest, RestAnswer, RestSite, connected
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -177,7 +177,7 @@ def test_a_fault_means_what_its_status_says(
     status: int, headers: dict[str, str], kind: type[StepError], said: str
 ) -> None:
     """For the folder, for a later try, for the target."""
-    answer = Answer(method="GET", url="https://x/y", status=status, headers=headers, body=b"")
+    answer = RestAnswer(method="GET", url="https://x/y", status=status, headers=headers, body=b"")
     fault = answer.fault("field: wrong.")
     assert type(fault) is kind
     assert said in str(fault)

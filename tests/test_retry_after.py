@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dittohead.notices import http
-from dittohead.toolkit.rest import Answer
+from dittohead.toolkit.rest import RestAnswer
 from dittohead.toolkit.retry_after import MOST_S, asked_s, bounded, http_date
 from dittohead.toolkit.s3 import connection
 
@@ -82,7 +82,9 @@ def test_a_wait_is_bounded_whatever_is_asked_for(seconds: float) -> None:
 @pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), ("9" * 30, MOST_S), ("-1", None), ("nan", None)])
 def test_every_client_asks_the_same(header: str, seconds: float | None) -> None:
     """Servers with JSON, stores, and receivers of notices."""
-    answer = Answer(method="GET", url="https://x/y", status=429, headers={"Retry-After": header}, body=b"")
+    answer = RestAnswer(
+        method="GET", url="https://x/y", status=429, headers={"Retry-After": header}, body=b""
+    )
     said = {"HTTPStatusCode": 503, "HTTPHeaders": {"retry-after": header}}
     error = boto.ClientError({"Error": {"Code": "SlowDown"}, "ResponseMetadata": said}, "GetObject")  # type: ignore[typeddict-item]
     assert answer.retry_after_s() == seconds
@@ -93,6 +95,8 @@ def test_every_client_asks_the_same(header: str, seconds: float | None) -> None:
 def test_a_date_without_a_zone_is_utc_for_every_client() -> None:
     """As asctime writes it; a machine's own zone changes nothing."""
     header = "Thu Jan  1 00:10:00 2099"
-    answer = Answer(method="GET", url="https://x/y", status=429, headers={"Retry-After": header}, body=b"")
+    answer = RestAnswer(
+        method="GET", url="https://x/y", status=429, headers={"Retry-After": header}, body=b""
+    )
     assert answer.retry_after_s() == MOST_S
     assert http._refusal(429, header).retry_after_s == MOST_S

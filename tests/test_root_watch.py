@@ -27,13 +27,13 @@ async def test_only_what_may_be_empty_is_made_again(harness: Harness, soon: None
     with lock.held(harness.stations.state) as held:
         watched = RootWatch(harness.stations, held, harness.targets, lambda: told.append("back"))
         (harness.root / name).rename(harness.root / "away")
-        await watched.look()
+        await watched.check()
         again = name in ("done", "failed", "receipts", "work")
         assert (harness.root / name).is_dir() == again
         assert [error.what for error in watched.troubles] == ([] if again else [f"{name}/ is missing"])
         if not again:
             (harness.root / "away").rename(harness.root / name)
-            await watched.look()
+            await watched.check()
             assert watched.troubles == []
             assert told == ["back"]
 
@@ -43,7 +43,7 @@ async def test_what_is_just_being_replaced_is_given_time(harness: Harness) -> No
     with lock.held(harness.stations.state) as held:
         watched = RootWatch(harness.stations, held, harness.targets, lambda: None)
         (harness.root / "done").rename(harness.root / "away")
-        await watched.look()
+        await watched.check()
         assert not (harness.root / "done").exists()
         assert watched.troubles
 
@@ -54,7 +54,7 @@ async def test_a_file_in_a_stations_place_is_said_and_not_touched(harness: Harne
         watched = RootWatch(harness.stations, held, harness.targets, lambda: None)
         (harness.root / "done").rmdir()
         (harness.root / "done").write_text("mine")
-        await watched.look()
+        await watched.check()
         assert (harness.root / "done").read_text() == "mine"
         assert [error.what for error in watched.troubles] == ["done/ is missing"]
 
@@ -66,12 +66,12 @@ async def test_another_directory_in_the_roots_place_ends_the_daemon_at_the_secon
     with lock.held(harness.stations.state) as held:
         watched = RootWatch(harness.stations, held, harness.targets, lambda: None)
         harness.root.rename(tmp_path / "old")
-        await watched.look()
+        await watched.check()
         assert [error.what for error in watched.troubles] == ["the root is not there"]
         harness.root.mkdir()
-        await watched.look()
+        await watched.check()
         with pytest.raises(CannotGoOn, match="in the root's place"):
-            await watched.look()
+            await watched.check()
         assert list(harness.root.iterdir()) == []
 
 
@@ -81,7 +81,7 @@ async def test_a_lock_taken_by_another_ends_the_daemon(harness: Harness) -> None
         watched = RootWatch(harness.stations, held, harness.targets, lambda: None)
         (harness.stations.state / "lock").unlink()
         with lock.held(harness.stations.state), pytest.raises(CannotGoOn, match="another dittohead"):
-            await watched.look()
+            await watched.check()
 
 
 def test_a_file_system_that_fstab_names_and_that_is_not_mounted_is_waited_for(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import dittohead
 from dittohead.contract.worker import Done, Options, StepContext, StepResult, Worker
-from dittohead.engine.runner import LocalRunner, Runner
+from dittohead.engine.runner import LocalRunner, StepRunner
 from dittohead.model.errors import ItemError
 from dittohead.system.limits import FairLimiter
 from tests.support.context import LoneContext
@@ -21,19 +21,19 @@ from tests.support.harness import Harness, ScriptOptions, ScriptWorker
 from tests.support.trees import tree
 
 
-def local(limits: Mapping[str, FairLimiter]) -> Runner:
+def local(limits: Mapping[str, FairLimiter]) -> StepRunner:
     """Within this process."""
     return LocalRunner(limits)
 
 
 @pytest.fixture(params=[local])
-def make(request: pytest.FixtureRequest) -> Callable[[Mapping[str, FairLimiter]], Runner]:
-    made: Callable[[Mapping[str, FairLimiter]], Runner] = request.param
+def make(request: pytest.FixtureRequest) -> Callable[[Mapping[str, FairLimiter]], StepRunner]:
+    made: Callable[[Mapping[str, FairLimiter]], StepRunner] = request.param
     return made
 
 
 @pytest.fixture
-def runner(make: Callable[[Mapping[str, FairLimiter]], Runner]) -> Runner:
+def runner(make: Callable[[Mapping[str, FairLimiter]], StepRunner]) -> StepRunner:
     return make({"script": FairLimiter(2)})
 
 
@@ -42,7 +42,7 @@ def ctx(tmp_path: Path) -> LoneContext:
     return LoneContext(tmp_path, tree(tmp_path / "folder", {"a": "1"}))
 
 
-async def test_a_result_comes_back_as_the_worker_gave_it(runner: Runner, ctx: LoneContext) -> None:
+async def test_a_result_comes_back_as_the_worker_gave_it(runner: StepRunner, ctx: LoneContext) -> None:
     """With its options and its context."""
     worker, seen = ScriptWorker(), []
 
@@ -58,7 +58,7 @@ async def test_a_result_comes_back_as_the_worker_gave_it(runner: Runner, ctx: Lo
 @pytest.mark.parametrize(
     "error", [ItemError("bad", where="a", hint="look"), OSError(28, "full"), ValueError("x")]
 )
-async def test_an_error_leaves_as_it_is(runner: Runner, ctx: LoneContext, error: Exception) -> None:
+async def test_an_error_leaves_as_it_is(runner: StepRunner, ctx: LoneContext, error: Exception) -> None:
     """What it means for the job, the engine decides."""
     worker = ScriptWorker()
 
@@ -72,7 +72,7 @@ async def test_an_error_leaves_as_it_is(runner: Runner, ctx: LoneContext, error:
     assert vars(raised.value) == vars(error)
 
 
-async def test_nothing_goes_on_after_a_cancellation(runner: Runner, ctx: LoneContext) -> None:
+async def test_nothing_goes_on_after_a_cancellation(runner: StepRunner, ctx: LoneContext) -> None:
     """The worker has cleaned up when the runner has ended."""
     worker, begun, ended = ScriptWorker(), asyncio.Event(), []
 
@@ -101,12 +101,12 @@ class Looking(ScriptWorker):
         return {"pages": 3, "do": options.do}
 
 
-async def test_a_preflight_gives_its_facts(runner: Runner, ctx: LoneContext) -> None:
+async def test_a_preflight_gives_its_facts(runner: StepRunner, ctx: LoneContext) -> None:
     """As the worker found them."""
     assert await runner.preflight(Looking(), ScriptOptions(do="it"), ctx) == {"pages": 3, "do": "it"}
 
 
-async def test_no_more_slots_are_held_than_there_are(runner: Runner) -> None:
+async def test_no_more_slots_are_held_than_there_are(runner: StepRunner) -> None:
     """One that is waited for is had when another comes back, and a wait that is cancelled leaves nothing."""
     async with AsyncExitStack() as first:
         await first.enter_async_context(runner.slot("script", 1))
@@ -121,7 +121,7 @@ async def test_no_more_slots_are_held_than_there_are(runner: Runner) -> None:
 class Counting:
     """A runner that notes what it is asked for, and has another do it."""
 
-    def __init__(self, inner: Runner) -> None:
+    def __init__(self, inner: StepRunner) -> None:
         self.inner, self.asked = inner, list[tuple[str, str]]()
         self.slot = inner.slot
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from dittohead.config.settings import Watch
-from dittohead.engine.folder_look import FolderLook
+from dittohead.engine.folder_activity import FolderActivity
 from dittohead.engine.settling import Settling, Why
 from dittohead.model.errors import ItemError
 from dittohead.model.records import Arrival
@@ -44,9 +44,9 @@ def seen(
     trace: int = 1,
     content: int | None = None,
     error: ItemError | None = None,
-) -> FolderLook:
+) -> FolderActivity:
     """A look at a folder whose newest change was at a moment, and which got its name then or later."""
-    return FolderLook(
+    return FolderActivity(
         size=1,
         newest_ns=int(newest * 1e9),
         own_ns=int((newest if own is None else own) * 1e9),
@@ -57,7 +57,7 @@ def seen(
     )
 
 
-def left(room: Settling, look: FolderLook, watch: Watch = WATCH, *, closed: bool = False) -> float:
+def left(room: Settling, look: FolderActivity, watch: Watch = WATCH, *, closed: bool = False) -> float:
     wait = room.wait(ARRIVAL, look, watch, closed=closed)
     return 0.0 if wait is None else wait.seconds
 
@@ -82,7 +82,7 @@ def test_what_changed_after_it_got_its_name_waits_longer(clocks: Clocks) -> None
     """It is written without the dot; an empty folder is one that somebody is about to fill."""
     look = seen(clocks.wall - 10, own=clocks.wall - 11)
     assert left(settling(clocks), look) == pytest.approx(80, abs=0.01)
-    empty = FolderLook(size=0, newest_ns=look.own_ns, own_ns=look.own_ns, is_empty=True, trace=0)
+    empty = FolderActivity(size=0, newest_ns=look.own_ns, own_ns=look.own_ns, is_empty=True, trace=0)
     assert left(settling(clocks), empty) == pytest.approx(79, abs=0.01)
 
 
@@ -193,9 +193,9 @@ def test_what_was_seen_to_grow_is_written_under_its_name(clocks: Clocks) -> None
 def test_in_one_step_of_the_clock_filling_and_naming_look_alike(clocks: Clocks) -> None:
     """A folder made under its name, with a first file at once; the next may come in a minute."""
     now = int(clocks.wall * 1e9)
-    look = FolderLook(size=1, newest_ns=now, own_ns=now, filled_ns=now, is_empty=False, trace=1)
+    look = FolderActivity(size=1, newest_ns=now, own_ns=now, filled_ns=now, is_empty=False, trace=1)
     assert left(settling(clocks), look) == pytest.approx(90, abs=0.01)
-    named = FolderLook(size=1, newest_ns=now, own_ns=now, filled_ns=now - 1, is_empty=False, trace=1)
+    named = FolderActivity(size=1, newest_ns=now, own_ns=now, filled_ns=now - 1, is_empty=False, trace=1)
     assert left(settling(clocks), named) == pytest.approx(2, abs=0.01)
     renamed = replace(ARRIVAL, renamed=True)
     wait = settling(clocks).wait(renamed, look, WATCH)

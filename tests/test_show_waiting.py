@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from dittohead.cli import main
-from dittohead.cli.lines import Line, show
+from dittohead.cli.lines import ListLine, show
 from dittohead.engine import waiting_room
 from dittohead.engine.live_status import Live
 from dittohead.engine.settling import SettlingWait, Why
@@ -126,7 +126,7 @@ def test_at_80_columns_the_moment_is_seen(why: Why) -> None:
     held = waiting_room._waits(SettlingWait(seconds=90, need_s=90, in_place=True, grew=True, why=why), now)
     held = replace(held, arrival=Arrival(folder=b"x", dev=1, ino=1, uid=0, seen_at=now))
     to = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
-    show([Line(state="held", name="a-long-name-" * 9, clause=held.text)], to, indent=2)
+    show([ListLine(state="held", name="a-long-name-" * 9, clause=held.text)], to, indent=2)
     assert isinstance(to.file, io.StringIO)
     assert f"{held.due.removesuffix(' for 1 min 30 s')}" in to.file.getvalue()
 

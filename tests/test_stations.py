@@ -68,7 +68,7 @@ def test_a_taken_name_gets_a_suffix_and_then_a_number(stations: Stations) -> Non
     names = []
     for _ in range(3):
         stations.claim(arrive(stations, "x"))
-        names.append(stations.settle(b"x", Station.DONE, now=now).decode())
+        names.append(stations.move_to(b"x", Station.DONE, now=now).decode())
     moment = now.strftime("%Y%m%dT%H%M%SZ")
     assert names == ["x", f"x.{moment}", f"x.{moment}.2"]
 
@@ -78,7 +78,7 @@ def test_a_name_of_255_bytes_can_be_suffixed_and_given_a_reason(stations: Statio
     name = "ü" * 127
     for _ in range(2):
         stations.claim(arrive(stations, name))
-        settled = stations.settle(os.fsencode(name), Station.FAILED)
+        settled = stations.move_to(os.fsencode(name), Station.FAILED)
         stations.write_reason(settled, "why")
     assert len(list(stations.path(Station.FAILED).glob("*.reason.txt"))) == 2
     fitted = fit("ü".encode() * 127, b".reason.txt")
@@ -138,7 +138,7 @@ def test_what_is_no_folders_name_is_never_moved(stations: Stations, name: bytes)
     with pytest.raises(StationError, match="cannot be the name"):
         stations.bring_back(Station.DONE, name, Station.INBOX)
     with pytest.raises(StationError, match="cannot be the name"):
-        stations.settle(name, Station.DONE)
+        stations.move_to(name, Station.DONE)
     assert read_tree(stations.path(Station.DONE) / "x") == {b"a": b"1"}
 
 
@@ -154,11 +154,11 @@ def test_a_folder_of_a_collection_is_moved_into_one_and_out_of_it(stations: Stat
     """Its directory is made with the other's mode, and goes away with the last of its folders."""
     collection = tree(stations.path(Station.PROCESSING) / "c", {"a": {"x": "1"}, "b": {"y": "2"}})
     collection.chmod(0o2775)
-    assert stations.settle(b"c/a", Station.DONE) == b"c/a"
+    assert stations.move_to(b"c/a", Station.DONE) == b"c/a"
     assert (stations.path(Station.DONE) / "c").stat().st_mode & 0o7777 == 0o2775
     tree(stations.path(Station.PROCESSING) / "c", {"a": {"x": "3"}})
     assert (
-        stations.settle(b"c/a", Station.DONE, now=datetime(2026, 1, 31, 12, tzinfo=UTC))
+        stations.move_to(b"c/a", Station.DONE, now=datetime(2026, 1, 31, 12, tzinfo=UTC))
         == b"c/a.20260131T120000Z"
     )
     stations.bring_back(Station.DONE, b"c/a", Station.PROCESSING)
@@ -171,7 +171,7 @@ def test_a_long_name_in_a_collection_is_cut_and_not_the_collections(stations: St
     long = "ä" * 127
     for _ in range(2):
         tree(stations.path(Station.PROCESSING) / "c" / long, {"x": "1"})
-        name = stations.settle(f"c/{long}".encode(), Station.FAILED)
+        name = stations.move_to(f"c/{long}".encode(), Station.FAILED)
         stations.write_reason(name, "why")
     there = os.listdir(os.fsencode(stations.path(Station.FAILED) / "c"))
     assert len(there) == 4
@@ -196,10 +196,10 @@ def test_a_station_that_is_missing_is_not_a_folder_that_is_gone(
         stations.path(missing).symlink_to(missing.value)
     move = functools.partial(stations.claim, arrival)
     if missing is not Station.PROCESSING:
-        move = functools.partial(stations.settle, b"x", missing)
+        move = functools.partial(stations.move_to, b"x", missing)
     with pytest.raises(StationMissing, match=f"{missing.value}/ is missing"):
         move()
-    assert stations.look() == [missing.value]
+    assert stations.missing_names() == [missing.value]
 
 
 def test_a_station_is_made_again_with_the_mode_it_had_but_not_beneath_a_mount(tmp_path: Path) -> None:
@@ -207,13 +207,13 @@ def test_a_station_is_made_again_with_the_mode_it_had_but_not_beneath_a_mount(tm
     made = Stations(tmp_path / "root")
     made.prepare()
     made.path(Station.DONE).chmod(0o2770)
-    assert made.look() == []
+    assert made.missing_names() == []
     made.path(Station.DONE).rmdir()
     made.make_again("done")
     assert made.path(Station.DONE).stat().st_mode & 0o7777 == 0o2770
     made.root.rename(tmp_path / "away")
     with pytest.raises(StationMissing, match="the root is not there"):
-        made.look()
+        made.missing_names()
     made.root.mkdir()  # the mount point that was beneath
     with pytest.raises(StationMissing, match="not the directory any more"):
         made.make_again("done")

@@ -16,7 +16,7 @@ from alembic.migration import MigrationContext
 from dittohead.model.definition import JobDefinition, StepTotals
 from dittohead.model.errors import StoreError, Superseded
 from dittohead.model.events import Event, EventType
-from dittohead.model.records import Answer, JobId
+from dittohead.model.records import JobId, RequestAnswer
 from dittohead.model.states import JobState, StepState
 from dittohead.store import Store, schema, sqlite_url
 from dittohead.store import catalogue as catalogue_store
@@ -197,9 +197,9 @@ def test_targets_and_requests_are_kept(store: Store) -> None:
     assert store.run(target_store.load) == [row]
     number = store.run(request_store.add, "retry", "x", {"from": "one"}, "me")
     assert [r.id for r in store.run(request_store.open_requests)] == [number]
-    store.run(request_store.answer, number, Answer(ok=True, message="m"))
+    store.run(request_store.answer, number, RequestAnswer(ok=True, message="m"))
     assert store.run(request_store.open_requests) == []
-    assert store.run(request_store.answer_to, number) == Answer(ok=True, message="m")
+    assert store.run(request_store.answer_to, number) == RequestAnswer(ok=True, message="m")
 
 
 def test_the_migrations_make_what_the_code_expects(store: Store) -> None:

@@ -31,7 +31,7 @@ async def test_whoever_looks_is_told_that_no_answer_comes(
     try:
         for _ in range(3):
             with pytest.raises(StoreError, match="the store does not answer") as told:
-                await store.look(lambda connection: go_on.wait(60))
+                await store.read_apart(lambda connection: go_on.wait(60))
             assert told.value.passing
         assert await store.read(jobs.active) == []  # jobs do not wait for those who look
     finally:
@@ -40,7 +40,7 @@ async def test_whoever_looks_is_told_that_no_answer_comes(
     async with asyncio.timeout(20):
         while store._begun:
             await asyncio.sleep(0.01)
-    assert await store.look(jobs.active) == []
+    assert await store.read_apart(jobs.active) == []
     await asyncio.to_thread(store.close)
 
 
@@ -55,7 +55,7 @@ async def test_a_server_that_does_not_answer_holds_up_no_stop(
         holder.exec_driver_sql("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
         waiting = [asyncio.ensure_future(ask(jobs.active)) for ask in (store.write, store.read)]
         with pytest.raises(StoreError, match="does not answer"):
-            await store.look(jobs.active)
+            await store.read_apart(jobs.active)
         assert store.silent_s > 0  # said in the daemon's status
         begun = time.monotonic()
         await asyncio.to_thread(store.close)

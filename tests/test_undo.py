@@ -125,7 +125,7 @@ async def test_nothing_is_taken_from_under_a_rerun(harness: Harness) -> None:
     worker(harness).plays["one"] = look
     async with harness.running():
         await harness.ask("rerun", first.id)
-        harness.look()
+        harness.offer()
         await there.wait()
         with pytest.raises(DittoheadError, match="is being done again .*dittohead cancel"):
             await undo_job(first, harness.store, harness.stations, harness.workers, str, dry_run=False)
@@ -152,7 +152,7 @@ async def again(harness: Harness) -> None:
     plays["one"] = plays["two"] = found
     async with harness.running():
         await harness.ask("rerun", harness.job("x").id)
-        harness.look()
+        harness.offer()
         await harness.until(
             lambda: len(harness.jobs("x")) == 2 and harness.jobs("x")[0].finished_at is not None
         )
@@ -249,7 +249,7 @@ async def test_what_was_undone_is_not_gone_on_with(harness: Harness) -> None:
             assert not answer["ok"]
             assert f"dittohead rerun {job.id}" in answer["message"]
         assert (await harness.ask("rerun", job.id))["ok"]
-        harness.look()
+        harness.offer()
         await harness.until(lambda: harness.jobs("y")[0].state is JobState.DONE)
     assert sorted(path.name for path in worker(harness).records.iterdir()) == ["one", "two"]
 

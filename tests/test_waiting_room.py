@@ -19,8 +19,8 @@ import pytest
 
 from dittohead.config.settings import Watch
 from dittohead.contract.worker import Done
-from dittohead.engine import folder_look, waiting_room
-from dittohead.engine.folder_look import FolderLook
+from dittohead.engine import folder_activity, waiting_room
+from dittohead.engine.folder_activity import FolderActivity
 from dittohead.engine.settling import SettlingWait, Why
 from dittohead.folders import manifest
 from dittohead.folders.stations import Stations, _refusal
@@ -40,23 +40,23 @@ class Trouble:
         self.errors: dict[str, OSError] = {}
         self.hanging: set[str] = set()
         self.go_on = threading.Event()
-        self.looks: list[str] = []
+        self.has_preflight: list[str] = []
         self.pause_s = 0.0
 
-    def look(self, folder: Path, *args: Any, **more: Any) -> FolderLook:
-        self.looks.append(folder.name)
+    def look(self, folder: Path, *args: Any, **more: Any) -> FolderActivity:
+        self.has_preflight.append(folder.name)
         if folder.name in self.errors:
             raise self.errors[folder.name]
         if folder.name in self.hanging:
             self.go_on.wait(60)
         time.sleep(self.pause_s)
-        return folder_look.look_at(folder, *args, **more)
+        return folder_activity.read_activity(folder, *args, **more)
 
 
 @pytest.fixture
 def trouble(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trouble]:
     made = Trouble()
-    monkeypatch.setattr(waiting_room, "look_at", made.look)
+    monkeypatch.setattr(waiting_room, "read_activity", made.look)
     yield made
     made.go_on.set()
 
@@ -132,7 +132,7 @@ async def test_the_cure_of_what_could_not_be_moved_starts_no_long_wait(
 ) -> None:
     """It is not an upload that went on: the folder is as whole as it was."""
     harness = Harness(tmp_path, CONFIG + "watch: {settle: 1h, settle_in_place: 24h}\n")
-    watch, room = harness.config.settings.watch, harness.claimer.room
+    watch, room = harness.config.settings.watch, harness.claimer.waiting_room
     cause = Immovable("mode 0755", where="x", cure="Open it", command="chmod x")
     monkeypatch.setattr(Stations, "immovable", lambda *_: cause)
     hidden = harness.arrive(".x", {"a": b"1", "d": {"b": b"2"}})
@@ -245,8 +245,8 @@ async def test_an_error_while_it_is_claimed_is_that_ones_alone(
     monkeypatch.setattr("dittohead.folders.stations.os.lstat", lstat)
     monkeypatch.setattr(
         waiting_room,
-        "look_at",
-        lambda *a, **k: folder_look.look_at(harness.root / "inbox", [], stop=Stop(), now_ns=0),
+        "read_activity",
+        lambda *a, **k: folder_activity.read_activity(harness.root / "inbox", [], stop=Stop(), now_ns=0),
     )
     async with harness.running():
         await harness.until_over("good")
@@ -260,7 +260,7 @@ async def test_arrivals_that_never_answer_hold_up_nobody(
     monkeypatch.setattr(waiting_room, "_STALL_S", 0.3)
     monkeypatch.setattr(waiting_room, "_PATIENCE_S", 0.01)
     harness = Harness(tmp_path)
-    names = [f"hung-{number}" for number in range(waiting_room._LOOKS * 2)]
+    names = [f"hung-{number}" for number in range(waiting_room._WALKS * 2)]
     trouble.hanging.update(names)
     for name in names:
         harness.arrive(name)
@@ -268,16 +268,18 @@ async def test_arrivals_that_never_answer_hold_up_nobody(
         await harness.until(lambda: len(harness.dispatch.held) == len(names))
         assert {held.kind for held in harness.dispatch.held.values()} == {HeldKind.SILENT}
         harness.arrive("good")
-        harness.look()
+        harness.offer()
         await harness.until_over("good")
-        before = len(trouble.looks)
-        harness.look()
+        before = len(trouble.has_preflight)
+        harness.offer()
         await asyncio.sleep(0.05)
-        assert len(trouble.looks) == before  # no other thread is sent after those that hang
+        assert len(trouble.has_preflight) == before  # no other thread is sent after those that hang
         trouble.go_on.set()
         trouble.hanging.clear()
         for waiting in list(harness.dispatch._waiting.values()):
-            await harness.until(lambda w=waiting: all(p.over for p in harness.claimer.room._hung.values()))
+            await harness.until(
+                lambda w=waiting: all(p.over for p in harness.claimer.waiting_room._hung.values())
+            )
             harness.dispatch._try_again(waiting.arrival)
         for name in names:
             await harness.until_over(name)
@@ -298,7 +300,7 @@ async def test_a_long_look_is_waited_for_beside_the_others(
         assert harness.dispatch.backlog == 1
         trouble.go_on.set()
         await harness.until_over("large")
-    assert trouble.looks.count("large") == 1
+    assert trouble.has_preflight.count("large") == 1
 
 
 async def test_a_long_look_of_a_while_ago_is_not_believed(
@@ -311,7 +313,7 @@ async def test_a_long_look_of_a_while_ago_is_not_believed(
     (arrival,) = harness.stations.scan().arrivals
     await asyncio.sleep(0.3)
     trouble.hanging.add("large")
-    room = harness.claimer.room
+    room = harness.claimer.waiting_room
     assert isinstance(await room.admit(arrival, watch, []), Held)
     monkeypatch.setattr(waiting_room, "_PATIENCE_S", 60)
     trouble.go_on.set()
@@ -321,7 +323,7 @@ async def test_a_long_look_of_a_while_ago_is_not_believed(
     (folder / "b").write_bytes(b"more")
     held = await room.admit(arrival, watch, [])
     assert isinstance(held, Held)
-    assert trouble.looks == ["large", "large"]
+    assert trouble.has_preflight == ["large", "large"]
     await asyncio.sleep(0.5)
     assert await room.admit(arrival, watch, []) == len("hellomore")
 
@@ -334,7 +336,10 @@ async def test_who_came_too_late_for_its_long_look_is_waited_for(
     harness = Harness(tmp_path)
     harness.arrive("large")
     (arrival,) = harness.stations.scan().arrivals
-    watch, room = Watch.model_validate({"settle": "1ms", "settle_in_place": "1ms"}), harness.claimer.room
+    watch, room = (
+        Watch.model_validate({"settle": "1ms", "settle_in_place": "1ms"}),
+        harness.claimer.waiting_room,
+    )
     trouble.pause_s = 0.2
     assert isinstance(await room.admit(arrival, watch, []), Held)
     await harness.until(lambda: not room._pending)

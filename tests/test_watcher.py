@@ -98,12 +98,12 @@ async def test_a_folder_is_known_to_have_been_renamed_only_where_it_was(tmp_path
         (tmp_path / "moved").mkdir()
         (tmp_path / "moved").rename(inbox / "moved")
         await seen.until(b"gone", b"made", b"moved")
-        watcher.look()
+        watcher.scan_soon()
         renamed = {arrival.folder: arrival.renamed for arrival in seen.scans[-1].arrivals}
         assert {name for name, was in renamed.items() if not was} == {b"later", b"gone", b"made", b"moved"}
         # It stays known at later scans.
         count = len(seen.scans)
-        watcher.look()
+        watcher.scan_soon()
         await seen.until_scan(lambda scan: len(seen.scans) > count)
         assert {arrival.folder: arrival.renamed for arrival in seen.scans[-1].arrivals} == renamed
 

@@ -25,7 +25,7 @@ from dittohead.model import step_graph
 from dittohead.model.definition import Failure
 from dittohead.model.errors import DittoheadError, ItemError, NameTaken, NoSuchJob, StoreError, Unreadable
 from dittohead.model.events import AGENT, Event, EventType
-from dittohead.model.records import Answer, Job, collection_of
+from dittohead.model.records import Job, RequestAnswer, collection_of
 from dittohead.model.states import ACTIVE, TERMINAL, Action, JobState, Outcome, Station, StepState
 from dittohead.model.text import counted, display, shell_word, visible
 from dittohead.store import Connection, history, queries
@@ -80,7 +80,7 @@ class Actions:
     #: requests that this process has begun to carry out
     begun: set[int] = field(default_factory=set)
     #: answers that the store has not taken yet: what they are to is not carried out again
-    unsaid: dict[int, Answer] = field(default_factory=dict)
+    unsaid: dict[int, RequestAnswer] = field(default_factory=dict)
 
     async def answer_all(self) -> int:
         """Carry out every open request, in order; return how many there were. Raises: StoreError."""
@@ -95,7 +95,7 @@ class Actions:
                 self.queue.answered(number, said)
         return len(waiting)
 
-    async def _answer(self, number: int) -> Answer:
+    async def _answer(self, number: int) -> RequestAnswer:
         """Return the answer to a request: whatever it meets, it alone is refused.
 
         Raises: StoreError: that it begins could not be noted; it has not begun.
@@ -104,18 +104,18 @@ class Actions:
         try:
             request = await self.engine.store.read(request_store.get, number)
             about = {"action": request.action, "of": request.job, "who": request.who}
-            said = Answer(ok=True, message=await self._counted(request))
+            said = RequestAnswer(ok=True, message=await self._counted(request))
         except _NotBegun as error:
             raise error.why from None
         except NoSuchJob as error:
-            said = Answer(ok=False, message=str(error), missing=True)
+            said = RequestAnswer(ok=False, message=str(error), missing=True)
         except DittoheadError as error:
-            said = Answer(ok=False, message=str(error))
+            said = RequestAnswer(ok=False, message=str(error))
         except OSError as error:
-            said = Answer(ok=False, message=f"{error.filename or ''}: {error.strerror}".lstrip(": "))
+            said = RequestAnswer(ok=False, message=f"{error.filename or ''}: {error.strerror}".lstrip(": "))
         except Exception as error:  # noqa: BLE001  # around one request: a defect refuses it only
             log.get().exception(log.REQUEST_CRASHED, **about, error=str(error))
-            said = Answer(ok=False, message=f"{_CRASHED} ({type(error).__name__}). {_SEE_LOG}")
+            said = RequestAnswer(ok=False, message=f"{_CRASHED} ({type(error).__name__}). {_SEE_LOG}")
         log.get().info(log.REQUEST_ANSWERED, **about, ok=said.ok, message=said.message)
         return said
 
@@ -173,7 +173,7 @@ class Actions:
         if request.action in self.handlers:
             return await self.handlers[request.action](request)
         if request.action == Action.DROP:  # done already: the row is the record of who did it
-            count, size = request.args.get("files", 0), request.args.get("bytes", 0)
+            count, size = request.given.files, request.given.size
             return f"{request.job}: uploaded through the page, {counted(count, 'file')}, {size:,} bytes"
         if request.action == Action.RESUME:
             await self._must_be_paused(request.job)
@@ -242,7 +242,7 @@ class Actions:
             raise RequestRefused(
                 f"{job.name} is not over ({job.state})", hint=f"First: dittohead cancel {job.id}"
             )
-        step = request.args.get("from")
+        step = request.given.step
         if not step:
             return await self._back_to_inbox(job, request)
         await self._must_not_be_undone(job)
@@ -281,7 +281,7 @@ class Actions:
     async def _back_to_its_batch(self, job: Job, request: Request) -> str:
         """Move one folder of a collection back to processing/, where it is adopted."""
         name = job.name.encode()
-        await self._must_have_room(job, name)
+        await self._must_not_meet(job, name)
         try:
             await asyncio.to_thread(
                 self.engine.stations.bring_back, job.station, job.folder, Station.PROCESSING, name
@@ -294,7 +294,7 @@ class Actions:
 
     async def _rename(self, job: Job, request: Request) -> str:
         """Move a failed folder to the inbox under a name that fits; it is checked before."""
-        config, name = self.config() if self.config is not None else None, str(request.args.get("name", ""))
+        config, name = self.config() if self.config is not None else None, request.given.name
         if job.state is not JobState.FAILED or config is None:
             hint = f"To run it again under its own name: dittohead rerun {job.id}"
             raise RequestRefused(f"{job.name} has not failed ({job.state})", hint=hint)
@@ -323,24 +323,23 @@ class Actions:
             hint = f"Only folders that failed are corrected: dittohead show {job.id}"
             raise RequestRefused(f"{job.name} has not failed ({job.state})", hint=hint)
         self._must_lie_there(job)
-        replacements, args = Replacements(self.engine.stations), request.args
-        offer = await asyncio.to_thread(replacements.get, str(args.get("with", "")), job.id)
+        replacements, given = Replacements(self.engine.stations), request.given
+        offer = await asyncio.to_thread(replacements.get, given.offer, job.id)
         if (offer.job, offer.who) != (job.id, request.who):
             raise RequestRefused(
                 "this file was uploaded for another job, or by somebody else", where=offer.shown
             )
-        run = bool(args.get("run", True))
-        if run and not job.batch and self.engine.stations.exists(Station.INBOX, job.name.encode()):
+        if given.run and not job.batch and self.engine.stations.exists(Station.INBOX, job.name.encode()):
             raise RequestRefused("a folder of this name is in the inbox already", where=job.name)
         put, earlier = await in_thread(lambda stop: replacements.put(job, offer))
-        why = visible(str(args.get("reason") or ""))
+        why = visible(given.reason)
         detail = replaced_words(put, request.who, why, earlier, self.engine.stations.root)
         events = await self.engine.store.read(job_store.events_of, job.id)
         if all(event.detail != detail for event in events):  # else a daemon has died before it could answer
             await self._note(job, EventType.MODIFICATION, detail)
         about = {"job": job.id, "name": job.name, "who": request.who, "reason": why}
         log.get().info(log.FILE_REPLACED, **about, path=put.shown, was=put.was, sha256=put.sha256)
-        if not run:
+        if not given.run:
             return f"{job.name}: {put.shown} replaced; when all are: dittohead rerun {job.id}"
         await self._back_to_inbox(job, request)
         where = "processing/" if job.batch else "the inbox"
@@ -354,12 +353,12 @@ class Actions:
                 where=job.name,
                 hint="Try again when it is done",
             )
-        await self._must_have_room(job, job.folder)
+        await self._must_not_meet(job, job.folder)
         async with self.dispatch.halted(job.id):  # not to be run before its folder is back
             await self.engine.store.write(_reopen, job, positions, resumed)
             await fetch(self.engine, await self.engine.store.read(job_store.get, job.id))
 
-    async def _must_have_room(self, job: Job, folder: bytes) -> None:
+    async def _must_not_meet(self, job: Job, folder: bytes) -> None:
         """See that a folder of a collection does not come back into one that was dropped by itself."""
         collection = collection_of(folder)
         place = (self.engine.store, self.engine.stations, Station.PROCESSING, collection)
@@ -420,7 +419,7 @@ class Actions:
 
     async def _freeze(self, job: Job, request: Request) -> str:
         self._must_be_active(job)
-        reason = str(request.args.get("reason") or "no reason given")
+        reason = request.given.reason or "no reason given"
         text = f"frozen by {request.who}: {reason}"
         async with self.dispatch.halted(job.id):
             await self.engine.store.write(job_store.set_state, job.id, JobState.FROZEN, text)
@@ -464,7 +463,7 @@ class Actions:
         before = (Outcome.NONE, Outcome.CANCELLED, Outcome.GONE)
         if not await self.engine.store.write(job_store.set_outcome, job.id, Outcome.DISMISSED, before):
             raise RequestRefused(f"{job.name} has just changed", hint=f"dittohead show {job.id}")
-        reason = str(request.args.get("reason") or "no reason given")
+        reason = request.given.reason or "no reason given"
         log.get().info(log.JOB_DISMISSED, job=job.id, name=job.name, who=request.who, reason=reason)
         return f"{job.name}: dismissed; its folder stays in {job.station.value}/"
 
@@ -498,11 +497,10 @@ class Actions:
 
     async def _undone(self, job: Job, request: Request) -> str:
         """Record that somebody has taken back what the job had created outside."""
-        what = str(request.args.get("what", ""))
         event = Event(
             type=EventType.DELETION,
-            outcome="success" if request.args.get("good") else "warning",
-            detail=f"undone by {request.who}: {what}",
+            outcome="success" if request.given.good else "warning",
+            detail=f"undone by {request.who}: {request.given.what}",
             agent=AGENT,
         )
         await self.engine.store.write(job_store.mark_undone, job.id, event)

@@ -79,7 +79,7 @@ class Audit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ComparedBucket:
     """Which bucket is compared, and how closely."""
 
     bucket: Bucket
@@ -88,7 +88,7 @@ class Place:
 
 
 async def audit(
-    store: Store, receipts: Path, source: str, kind: str, stage: str, place: Place | None
+    store: Store, receipts: Path, source: str, kind: str, stage: str, place: ComparedBucket | None
 ) -> Audit:
     """Compare everything that a source says is stored.
 
@@ -126,12 +126,12 @@ async def _stored(
     after = ""
     while True:
 
-        def look(connection: Connection, after: str = after) -> list[tuple[str, Path | None]]:
+        def page_of(connection: Connection, after: str = after) -> list[tuple[str, Path | None]]:
             page = catalogue_store.page(connection, source, kind, after=after, limit=_PAGE, stage=stage)
             jobs = drop_store.done_jobs(connection, source, [entry.key for entry in page])
             return [(entry.key, _path(connection, receipts, jobs.get(entry.key))) for entry in page]
 
-        found = await store.read(look)
+        found = await store.read(page_of)
         if not found:
             return
         for one in found:
@@ -153,7 +153,7 @@ class _Expected:
     md5: str  #: in hex; "" where the receipt has none
 
 
-def _objects(path: Path | None, key: str, found: Audit, place: Place | None) -> dict[str, _Expected]:
+def _objects(path: Path | None, key: str, found: Audit, place: ComparedBucket | None) -> dict[str, _Expected]:
     """Return the objects that an entry's receipt names in the bucket, by their keys."""
     if path is None:
         found.add("missing", key, "it is said to be stored, and no job of its folder is done")
@@ -185,7 +185,7 @@ def _objects(path: Path | None, key: str, found: Audit, place: Place | None) -> 
     return objects
 
 
-async def _compare(place: Place, key: str, objects: dict[str, _Expected], found: Audit) -> None:
+async def _compare(place: ComparedBucket, key: str, objects: dict[str, _Expected], found: Audit) -> None:
     """Compare an entry's objects with what lies in the bucket."""
     bucket = place.bucket
     left = dict(objects)
@@ -213,7 +213,9 @@ def _own_directory(key: str, objects: Collection[str], prefix: str) -> str:
     return below if key in below[len(prefix) :].split("/") else ""
 
 
-async def _each(place: Place, known: Mapping[str, tuple[_Expected, Mapping[str, Any]]], found: Audit) -> None:
+async def _each(
+    place: ComparedBucket, known: Mapping[str, tuple[_Expected, Mapping[str, Any]]], found: Audit
+) -> None:
     """Compare objects with what a listing or HEAD says of them, some at once."""
     for some in batched(known.items(), _ASKED):
         said = await asyncio.gather(*(_judged(place, name, *pair) for name, pair in some))
@@ -225,7 +227,9 @@ async def _each(place: Place, known: Mapping[str, tuple[_Expected, Mapping[str, 
                 found.by[by] += 1
 
 
-async def _judged(place: Place, name: str, expected: _Expected, told: Mapping[str, Any]) -> tuple[str, str]:
+async def _judged(
+    place: ComparedBucket, name: str, expected: _Expected, told: Mapping[str, Any]
+) -> tuple[str, str]:
     """Return (what is wrong with an object, or by what it is known to be right)."""
     size = int(told["Size"] if "Size" in told else told["ContentLength"])
     if size != expected.size:
@@ -247,7 +251,7 @@ async def _judged(place: Place, name: str, expected: _Expected, told: Mapping[st
     )
 
 
-async def _by_reading(place: Place, name: str, expected: _Expected) -> tuple[str, str]:
+async def _by_reading(place: ComparedBucket, name: str, expected: _Expected) -> tuple[str, str]:
     same = await place.bucket.sha256(name) == expected.sha256
     return ("", "reading") if same else ("its bytes have another SHA-256 than the receipt says", "")
 
@@ -294,7 +298,7 @@ async def _pages(bucket: Bucket, **given: Any) -> AsyncIterator[dict[str, Any]]:
         token = following
 
 
-async def _tops(place: Place) -> AsyncIterator[str]:
+async def _tops(place: ComparedBucket) -> AsyncIterator[str]:
     """Yield the first parts of all keys below a prefix."""
     begin = len(place.prefix)
     async for page in _pages(place.bucket, Prefix=place.prefix, Delimiter="/"):

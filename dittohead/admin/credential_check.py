@@ -25,7 +25,7 @@ _THEIRS = frozenset({"env", "fields", "metadata", "values"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Named:
+class NamedCredential:
     """A credential's name, and where it stands."""
 
     name: str
@@ -46,7 +46,7 @@ class Vouched:
     unseen: tuple[str, ...]  #: names of those of which this user cannot know
 
 
-def named(document: Document) -> Iterator[Named]:
+def named(document: Document) -> Iterator[NamedCredential]:
     """Yield what a configuration names, each name once, at its first place."""
     seen: set[str] = set()
     for one in _named(document.data, ()):
@@ -55,7 +55,7 @@ def named(document: Document) -> Iterator[Named]:
             yield one
 
 
-def _named(data: Any, place: Place) -> Iterator[Named]:
+def _named(data: Any, place: Place) -> Iterator[NamedCredential]:
     if isinstance(data, list):
         for index, item in enumerate(data):
             yield from _named(item, (*place, index))
@@ -72,11 +72,11 @@ def _named(data: Any, place: Place) -> Iterator[Named]:
             yield from _named(value, here)
 
 
-def _names(value: Any, place: Place, key: str) -> Iterator[Named]:
+def _names(value: Any, place: Place, key: str) -> Iterator[NamedCredential]:
     many = isinstance(value, list)
     for index, name in enumerate(value if many else [value]):
         if isinstance(name, str) and name:
-            yield Named(name=name, place=(*place, index) if many else place, key=key)
+            yield NamedCredential(name=name, place=(*place, index) if many else place, key=key)
 
 
 def vouch(document: Document, unit: Unit | None) -> Vouched:
@@ -109,7 +109,7 @@ def _empty(name: str, path: str) -> tuple[str, str]:
     return f'the credential "{name}" is empty', f"Write the secret into {path}"
 
 
-def _lacks(one: Named, own: Credentials) -> tuple[str, str] | None:
+def _lacks(one: NamedCredential, own: Credentials) -> tuple[str, str] | None:
     """Return what is wrong with a credential and what to do, by what this process itself is given."""
     name = one.name
     try:
@@ -128,7 +128,7 @@ def _lacks(one: Named, own: Credentials) -> tuple[str, str] | None:
     return None
 
 
-def _service_lacks(one: Named, config: Path, unit: Unit) -> tuple[str, str] | None:
+def _service_lacks(one: NamedCredential, config: Path, unit: Unit) -> tuple[str, str] | None:
     """The same of the service."""
     name = one.name
     if unit.gives(name):

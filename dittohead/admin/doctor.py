@@ -29,7 +29,7 @@ from dittohead.system.users import is_known, owner
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class DoctorFinding:
     """One thing looked at."""
 
     level: str  #: "good", "warning" or "bad"
@@ -47,7 +47,7 @@ async def examine(
     secret: Callable[[str], str],
     store: Store | None = None,
     receivers: Receivers | None = None,
-) -> list[Finding]:
+) -> list[DoctorFinding]:
     """Look at everything; never raises for what is wrong, but reports it.
 
     Args:
@@ -70,14 +70,14 @@ async def examine(
         about = f"source {setting.name}"
         try:
             async for good, message in _of_source(config, setting, secret, store):
-                found.append(Finding(level="good" if good else "bad", about=about, message=message))
+                found.append(DoctorFinding(level="good" if good else "bad", about=about, message=message))
         except (DittoheadError, OSError) as error:
-            found.append(Finding(level="bad", about=about, message=str(error)))
+            found.append(DoctorFinding(level="bad", about=about, message=str(error)))
     found.extend(await asyncio.to_thread(_notices, config, store))
     if receivers is not None:
         for good, to, message in await receivers(config.settings.notify, secret):
             level = "good" if good else "bad"
-            found.append(Finding(level=level, about=f"notify, {to}", message=message))
+            found.append(DoctorFinding(level=level, about=f"notify, {to}", message=message))
     return found
 
 
@@ -91,13 +91,13 @@ def _of_source(
     return source.examine(setting.options, keep(store, Stations(config.root).state, setting.name, secret))
 
 
-def _once_each(found: list[Finding]) -> list[Finding]:
+def _once_each(found: list[DoctorFinding]) -> list[DoctorFinding]:
     """Return findings with each fault once, of all that it is about: a host that is down is many steps'."""
     about: dict[str, list[str]] = {}
     for one in found:
         if one.level == "bad":
             about.setdefault(one.message, []).append(one.about)
-    merged: list[Finding] = []
+    merged: list[DoctorFinding] = []
     for one in found:
         if one.level != "bad":
             merged.append(one)
@@ -106,10 +106,10 @@ def _once_each(found: list[Finding]) -> list[Finding]:
     return merged
 
 
-def exposures(config: Config) -> Iterator[Finding]:
+def exposures(config: Config) -> Iterator[DoctorFinding]:
     """Say who else may change what this goes by, or read its secrets. Blocking."""
     for path, message in dict([*trust.exposed(config.path), *_gone_by(config)]).items():
-        yield Finding(level="bad", about=path, message=message)
+        yield DoctorFinding(level="bad", about=path, message=message)
 
 
 def _gone_by(config: Config) -> Iterator[tuple[str, str]]:
@@ -126,14 +126,14 @@ def _gone_by(config: Config) -> Iterator[tuple[str, str]]:
         yield from trust.written(path)
 
 
-def _notices(config: Config, store: Store | None) -> list[Finding]:
+def _notices(config: Config, store: Store | None) -> list[DoctorFinding]:
     """Say which receivers get nothing, which names nobody has, and whose address is not known."""
     rules = config.settings.notify
     found = []
     for name in sorted({name for rule in rules for name in rule.uploaders}):
         if not is_known(name.removeprefix("@")):
             message = f"there is no group or user {name}: that entry matches no user or group"
-            found.append(Finding(level="warning", about="notify, uploaders", message=message))
+            found.append(DoctorFinding(level="warning", about="notify, uploaders", message=message))
     if not rules or store is None:
         return found
     known, uids = store.run(outbox_store.receiver_rows), store.run(job_store.uploaders)
@@ -142,7 +142,7 @@ def _notices(config: Config, store: Store | None) -> list[Finding]:
         if row is not None and row.disabled_at is not None:
             called = rule.name or number
             message = f"gets no notices: {row.error}. When it is fixed: dittohead notify test {called}"
-            found.append(Finding(level="bad", about=f"notify, {shown(rule)}", message=message))
+            found.append(DoctorFinding(level="bad", about=f"notify, {shown(rule)}", message=message))
     if any(rule.to_uploader for rule in rules):
         unknown = [
             whose.user
@@ -151,22 +151,22 @@ def _notices(config: Config, store: Store | None) -> list[Finding]:
         ]
         if unknown:
             message = f"{', '.join(unknown)} has no address under uploaders:, and is told nothing"
-            found.append(Finding(level="warning", about="notify, uploaders", message=message))
+            found.append(DoctorFinding(level="warning", about="notify, uploaders", message=message))
     return found
 
 
-def _stations(config: Config) -> list[Finding]:
+def _stations(config: Config) -> list[DoctorFinding]:
     stations = Stations(config.root)
     found = []
     if not config.root.is_dir():
         message = f"{config.root} is not a directory; correct root, or make it: dittohead init"
-        return [Finding(level="bad", about="stations", message=message)]
+        return [DoctorFinding(level="bad", about="stations", message=message)]
     try:
         stations.prepare()
     except StationError as error:
-        return [Finding(level="bad", about="stations", message=str(error))]
+        return [DoctorFinding(level="bad", about="stations", message=str(error))]
     found.append(
-        Finding(
+        DoctorFinding(
             level="good",
             about="stations",
             message=f"{config.root}: folders can be renamed between them",
@@ -174,43 +174,43 @@ def _stations(config: Config) -> list[Finding]:
     )
     kind = filesystem_type(stations.path(Station.INBOX))
     how = "polled" if needs_polling(kind) else "watched by inotify"
-    found.append(Finding(level="good", about="inbox", message=f"on {kind}, {how}"))
+    found.append(DoctorFinding(level="good", about="inbox", message=f"on {kind}, {how}"))
     found.extend(_handover(stations))
     running = "a daemon runs on this root" if lock.is_held(stations.state) else "no daemon runs here"
-    found.append(Finding(level="good", about="daemon", message=running))
+    found.append(DoctorFinding(level="good", about="daemon", message=running))
     return found
 
 
-def _handover(stations: Stations) -> Iterator[Finding]:
+def _handover(stations: Stations) -> Iterator[DoctorFinding]:
     """Say which of the three set-ups for uploaders holds, and what lies in the inbox that cannot be taken."""
     try:
         for seen in uploader_setup.examine(stations):
             level = "good" if seen.good else "warning"
-            yield Finding(level=level, about="permissions", message=seen.message)
+            yield DoctorFinding(level=level, about="permissions", message=seen.message)
     except OSError as error:
-        yield Finding(level="bad", about="inbox", message=f"it cannot be looked at ({error.strerror})")
+        yield DoctorFinding(level="bad", about="inbox", message=f"it cannot be looked at ({error.strerror})")
 
 
-def _http(config: Config, secret: Callable[[str], str]) -> Iterator[Finding]:
+def _http(config: Config, secret: Callable[[str], str]) -> Iterator[DoctorFinding]:
     """Say who may come in over the network, and which tokens cannot be read."""
     settings = config.settings.http
     if settings is None:
         return
     about = f"http on {settings.listen}"
     if settings.open_to_read:
-        yield Finding(level="good", about=about, message="everybody who reaches it may read")
+        yield DoctorFinding(level="good", about=about, message="everybody who reaches it may read")
     if settings.tokens is not None:
         try:
             known, problems = parse_tokens(secret(settings.tokens))
         except DittoheadError as error:
-            yield Finding(level="bad", about=about, message=str(error))
+            yield DoctorFinding(level="bad", about=about, message=str(error))
             return
         for problem in problems:
-            yield Finding(level="bad", about=about, message=f"credential {settings.tokens}, {problem}")
-        yield Finding(level="good", about=about, message=counted(len(known), "token"))
+            yield DoctorFinding(level="bad", about=about, message=f"credential {settings.tokens}, {problem}")
+        yield DoctorFinding(level="good", about=about, message=counted(len(known), "token"))
 
 
-def _uploaders(config: Config) -> list[Finding]:
+def _uploaders(config: Config) -> list[DoctorFinding]:
     """Say who may use which pipeline, and whether people can be told apart at all."""
     found = []
     for pipeline in config.pipelines:
@@ -219,21 +219,21 @@ def _uploaders(config: Config) -> list[Finding]:
         about = f"{pipeline.name}, uploaders"
         if unknown:
             message = f"there is no group or user {', '.join(unknown)}: nobody is admitted by that"
-            found.append(Finding(level="warning", about=about, message=message))
+            found.append(DoctorFinding(level="warning", about=about, message=message))
         elif names:
-            found.append(Finding(level="good", about=about, message=", ".join(names)))
+            found.append(DoctorFinding(level="good", about=about, message=", ".join(names)))
     inbox = Stations(config.root).path(Station.INBOX)
     if found and inbox.is_dir() and not uploader_setup.is_shared(inbox):
         message = (
             "all uploads come from one user, no matter who made them: uploaders cannot tell people apart"
         )
-        found.append(Finding(level="warning", about="uploaders", message=message))
+        found.append(DoctorFinding(level="warning", about="uploaders", message=message))
     return found
 
 
 async def _step(
     workers: Registry, secret: Callable[[str], str], step: Step, about: str
-) -> AsyncIterator[Finding]:
+) -> AsyncIterator[DoctorFinding]:
     worker = workers.get(step.worker)
     with tempfile.TemporaryDirectory() as work:
         known = {"name": "NAME", "id": "ID", "date": "DATE", "payload": work, "work": work}
@@ -241,9 +241,9 @@ async def _step(
             given = placeholders.render_options(step.options, _AnyGroup(known), worker)
             options = worker.Options.model_validate(given)
             async for good, message in worker.examine(options, secret, step.options):
-                yield Finding(level="good" if good else "bad", about=about, message=message)
+                yield DoctorFinding(level="good" if good else "bad", about=about, message=message)
         except (DittoheadError, OSError, ValueError) as error:
-            yield Finding(level="bad", about=about, message=str(error))
+            yield DoctorFinding(level="bad", about=about, message=str(error))
 
 
 class _AnyGroup(dict[str, str]):

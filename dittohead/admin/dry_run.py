@@ -109,7 +109,7 @@ async def plan(
     steps = {step.name: list(step.needs or ()) for step in definition.steps}
     # As the pipeline has them look: those first that find out what the folder holds.
     first = sorted(steps, key=lambda name: not workers.get(known[name].worker).describes)
-    made = {name: await _look(shared, known[name], steps[name]) for name in first}
+    made = {name: await _foreseen(shared, known[name], steps[name]) for name in first}
     return Plan(
         name=name,
         pipeline=pipeline,
@@ -162,7 +162,7 @@ class _Shared:
         return dataclasses.replace(self.originals, entries=lambda: iter(found))
 
 
-async def _look(shared: _Shared, step: Step, needs: list[str]) -> PlannedStep:
+async def _foreseen(shared: _Shared, step: Step, needs: list[str]) -> PlannedStep:
     worker = shared.workers.get(step.worker)
     made = PlannedStep(name=step.name, worker=step.worker, purpose=step.purpose, needs=needs)
     context = _Context(shared, step)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from dittohead.admin.verify import Reading, Report
 from dittohead.config.settings import Verify
@@ -18,6 +17,7 @@ from dittohead.folders import receipt
 from dittohead.model.errors import DittoheadError, StoreError
 from dittohead.model.events import AGENT, Event, EventType
 from dittohead.model.records import Job
+from dittohead.model.shown import ShownDamage, ShownFixity
 from dittohead.model.states import Fixity
 from dittohead.model.text import counted, visible
 from dittohead.store import Connection, custody
@@ -52,9 +52,7 @@ class FixityCheck:
         self._engine, self._schedule, self._compare = engine, schedule, compare
         self._pace, self._rate = Pace(), 0
         self.report: FixityReport | None = None  #: of the latest round; None without a schedule
-        self.wrong: list[
-            dict[str, Any]
-        ] = []  #: for readers: jobs whose copies are not as they were delivered
+        self.wrong: list[ShownDamage] = []  #: for readers: jobs whose copies are not as they were delivered
 
     async def run(self) -> None:
         """Make rounds until cancelled."""
@@ -90,7 +88,7 @@ class FixityCheck:
             for job, known in await read(custody.wrong, _NAMED)
         ]
 
-    def shown(self) -> dict[str, Any] | None:
+    def shown(self) -> ShownFixity | None:
         """Return how the checks stand, for readers; None without a schedule."""
         return None if self.report is None else {**self.report.as_dict(), "found": self.wrong}
 

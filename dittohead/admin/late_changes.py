@@ -69,7 +69,7 @@ class LateChangeCheck:
             await asyncio.sleep(min(_ROUND_S, max(after * _PART, 0.05)) if after else _ROUND_S)
 
     async def round(self, after_s: float) -> None:
-        """Look at every folder that is due."""
+        """Compare every folder that is due."""
         until = time.time() - after_s
         begin = await asyncio.to_thread(_read, self._path)
         if begin is None:  # before the first job of all
@@ -87,7 +87,7 @@ class LateChangeCheck:
             begin = due[-1].finished_at.timestamp()
             await asyncio.to_thread(_write, self._path, begin)
 
-    async def _look(self, job: Job) -> None:
+    async def _compare(self, job: Job) -> None:
         folder = self._engine.stations.folder(Station.DONE, job.folder)
         listed = JobFiles(self._engine.stations, job).manifest
         try:
@@ -103,9 +103,9 @@ class LateChangeCheck:
                 await self._record(job, found)
 
     async def _alone(self, job: Job) -> None:
-        """Look at one folder; what nobody has foreseen there holds up no look at the others."""
+        """Compare one folder; what nobody has foreseen there holds up none of the others."""
         try:
-            await self._look(job)
+            await self._compare(job)
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001  # around one folder

@@ -57,7 +57,7 @@ class Monitor:
                 await targets.filled(disk.name, reason, is_own=True)
                 self._engine.wake_notifier()
             elif disk.lacking(0, 1 + _HYSTERESIS) <= 0:
-                await targets.has_room(disk.name)
+                await targets.has_space(disk.name)
                 if before is not None and free >= before + _MADE and targets.try_now(disk.name):
                     targets.on_resume()
 

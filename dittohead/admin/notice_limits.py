@@ -57,7 +57,7 @@ class NoticeLimits(Generic[T]):
             fresh: how many of them nobody was notified of yet.
         """
         known = self._owners.setdefault(uid, _Owner(day=time.monotonic()))
-        if len(things) <= FEW and _has_room(known, fresh):
+        if len(things) <= FEW and _may_tell(known, fresh):
             return [NoticeGroup([thing], together=False) for thing in things]
         since = time.monotonic() - known.together_at
         if since < (WEEK_S if self._names(things) <= known.names else DAY_S):
@@ -74,7 +74,7 @@ class NoticeLimits(Generic[T]):
         return frozenset(map(self._name, things))
 
 
-def _has_room(known: _Owner, count: int) -> bool:
+def _may_tell(known: _Owner, count: int) -> bool:
     """Tell whether so many more may get a notice each today, and count them."""
     now = time.monotonic()
     if now - known.day >= DAY_S:

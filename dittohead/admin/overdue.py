@@ -21,6 +21,7 @@ from dittohead.engine.engine import Engine
 from dittohead.engine.supervisor import alone
 from dittohead.folders.stations import Scan
 from dittohead.model.held import AT_ONCE, IN_TIME, Held
+from dittohead.model.shown import ShownOverdue
 from dittohead.model.states import Station
 from dittohead.model.text import display, own_group, shell_word
 from dittohead.store import outbox as outbox_store
@@ -79,7 +80,7 @@ class Overdue:
         self._first: dict[tuple[bytes, str], float] = {}  #: (folder, kind) -> when it was first seen so
         self._told: dict[str, float] = {}  #: identity -> when it was reported. Seconds, monotonic
         self._sparing = NoticeLimits[OverdueItem](lambda thing: thing.folder)
-        self.shown: list[dict[str, Any]] = []  #: the longest first, `SHOWN` at most
+        self.shown: list[ShownOverdue] = []  #: the longest first, `SHOWN` at most
         self.count = 0  #: of all, strays with them
         self.strays = 0
 
@@ -94,7 +95,7 @@ class Overdue:
         """See what waits for somebody, and report what has done so for too long."""
         scan, after_s, now = self._scan(), self._held_after_s(), time.time()
         names = scan.strays if scan is not None else []
-        strays = await asyncio.to_thread(self._look, names) if names else []
+        strays = await asyncio.to_thread(self._strays, names) if names else []
         held = self._held(now, after_s)
         things = sorted([*held, *strays], key=lambda thing: thing.since)
         shown = await asyncio.to_thread(_shown, things[:SHOWN]) if things else []
@@ -120,7 +121,7 @@ class Overdue:
                 found.append(_thing(folder, why, min(since, now)))
         return found
 
-    def _look(self, names: Sequence[bytes]) -> list[OverdueItem]:
+    def _strays(self, names: Sequence[bytes]) -> list[OverdueItem]:
         """Return what is not a folder. Blocking, but short."""
         stations, found = self._engine.stations, []
         for name in names:
@@ -226,7 +227,7 @@ def _facts(thing: OverdueItem, now: float) -> dict[str, Any]:
     }
 
 
-def _shown(things: Sequence[OverdueItem]) -> list[dict[str, Any]]:
+def _shown(things: Sequence[OverdueItem]) -> list[ShownOverdue]:
     """Return what readers see. Blocking: names of users may come from the network."""
     users = {thing.uid: "" if thing.uid is None else owner(thing.uid).user for thing in things}
     return [

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from ulid import ULID
 
 from dittohead.config.loader import Config
 from dittohead.engine.claim import new_job
 from dittohead.folders import manifest, receipt
-from dittohead.folders.receipt import folder_bytes, read_events
+from dittohead.folders.receipt import Receipt, ReceiptStep, folder_bytes, read_events
 from dittohead.folders.stations import Stations
 from dittohead.model import paths
 from dittohead.model.definition import StepTotals, read_failure
@@ -112,7 +111,7 @@ def _job_in_name(path: Path) -> str:
 # -- ended jobs ----------------------------------------------------------------------
 
 
-def _finished(fields: dict[str, Any], stations: Stations, config: Config) -> Callable[[Connection], None]:
+def _finished(fields: Receipt, stations: Stations, config: Config) -> Callable[[Connection], None]:
     """Return the transaction that adds a job from its receipt."""
     state = JobState(fields["state"])
     station = Station.DONE if state is JobState.DONE else Station.FAILED
@@ -187,7 +186,7 @@ def _belongs(connection: Connection, new: NewJob, name: str, claimed_at: float) 
 _CHANGED = "its pipeline has changed since it ran, and the store was rebuilt"
 
 
-def _lies_as(folder: bytes, fields: dict[str, Any], stations: Stations, station: Station) -> bytes:
+def _lies_as(folder: bytes, fields: Receipt, stations: Stations, station: Station) -> bytes:
     """Return the name under which the folder of a job lies in its station now.
 
     A name that was taken got a time suffix: where there are such, the one that holds what the
@@ -214,7 +213,7 @@ def _size(root: Path, path: bytes) -> int | None:
         return None
 
 
-def _result(step: dict[str, Any], fields: dict[str, Any]) -> StepTotals:
+def _result(step: ReceiptStep, fields: Receipt) -> StepTotals:
     outputs = [o for o in fields["outputs"] if o["step"] == step["name"]]
     locations = [o for o in fields["locations"] if o["step"] == step["name"]]
     return StepTotals(

@@ -30,6 +30,7 @@ from dittohead.model.errors import DittoheadError, StoreError
 from dittohead.model.events import AGENT, Event, EventType
 from dittohead.model.paths import path_bytes
 from dittohead.model.records import Job, collection_of
+from dittohead.model.shown import ShownDeletion
 from dittohead.model.states import TERMINAL, Action, Fixity, JobState
 from dittohead.model.text import counted, display, visible
 from dittohead.model.units import duration
@@ -77,7 +78,7 @@ class Removal:
         self._engine, self._config, self._compare = engine, config, compare
         self._put_off: dict[str, float] = {}  #: job -> not looked at again before, by time.monotonic
         self._wake = asyncio.Event()
-        self.pending: list[dict[str, Any]] = []  #: for readers: what another person has to approve
+        self.pending: list[ShownDeletion] = []  #: for readers: what another person has to approve
         self.handlers: Mapping[str, Callable[[Request], Awaitable[str]]] = {
             Action.DELETE: self._delete,
             Action.APPROVE: self._approve,

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from dittohead.model.records import Answer
+from dittohead.model.records import RequestAnswer
 from dittohead.model.states import Action
 from dittohead.store import Store
 from dittohead.store import requests as request_store
@@ -23,11 +23,11 @@ class RequestQueue:
 
     def __init__(self, store: Store, poke: Callable[[], None]) -> None:
         self._store, self._poke = store, poke
-        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._waiting: dict[int, asyncio.Future[RequestAnswer]] = {}
 
     async def ask(
         self, action: Action | str, job: str, who: str, args: dict[str, Any] | None = None
-    ) -> Answer | None:
+    ) -> RequestAnswer | None:
         """Hand in a request and return its answer; None: not yet answered.
 
         Args:
@@ -36,7 +36,7 @@ class RequestQueue:
         Raises: StoreError: the request was not taken.
         """
         number = await self._store.write(request_store.add, action, job, args or {}, who)
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[RequestAnswer] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         try:
             # Somebody else's poke may have had it answered before anybody waited for it.
@@ -51,7 +51,7 @@ class RequestQueue:
         finally:
             del self._waiting[number]
 
-    def answered(self, number: int, answer: Answer) -> None:
+    def answered(self, number: int, answer: RequestAnswer) -> None:
         """Tell everyone who waits for the answer."""
         future = self._waiting.get(number)
         if future is not None and not future.done():

@@ -22,7 +22,7 @@ from dittohead.system.lock import Lock, Locked
 from dittohead.system.threads import Hung, in_own_thread
 
 #: Between two looks. Seconds.
-_LOOK_S = 5.0
+_CHECK_S = 5.0
 
 #: A disk that does not answer for this long is said not to. Seconds.
 _STALL_S = 20.0
@@ -57,13 +57,13 @@ class RootWatch:
         return list(self._errors.values())
 
     async def run(self) -> None:
-        """Look until cancelled. Raises: Over: the root, or its lock, is another's by now."""
+        """Check until cancelled. Raises: Over: the root, or its lock, is another's by now."""
         while True:
-            await self.look()
-            await asyncio.sleep(_LOOK_S)
+            await self.check()
+            await asyncio.sleep(_CHECK_S)
 
-    async def look(self) -> None:
-        """Look once. Raises: Over."""
+    async def check(self) -> None:
+        """Check once. Raises: Over."""
         try:
             found = await in_own_thread(lambda stop: self._missing(), key="ground", stall_s=_STALL_S)
         except Hung:
@@ -77,7 +77,7 @@ class RootWatch:
     def _missing(self) -> dict[str, DittoheadError]:
         """Return what is missing, after making again what can be; blocking."""
         try:
-            names = self._stations.look()
+            names = self._stations.missing_names()
         except StationMissing as error:
             self._must_not_be_replaced()
             return {"": error}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
+from dittohead.model.shown import ShownRow
 from dittohead.store import Store, damage
 from dittohead.store.columns import MET
 from dittohead.system import log
@@ -29,7 +29,7 @@ class RowCheck:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._told: set[tuple[str, str, tuple[str, ...]]] = set()
-        self.shown: list[dict[str, Any]] = []
+        self.shown: list[ShownRow] = []
 
     async def run(self) -> None:
         """Look, again and again, until cancelled."""
@@ -48,7 +48,7 @@ class RowCheck:
         for table in damage.TABLES:
             after: int | None = 0
             while after is not None and len(found) < _SHOWN:
-                some, after = await self._store.look(damage.damaged_rows, table, after)
+                some, after = await self._store.read_apart(damage.damaged_rows, table, after)
                 found += some
         self.shown = [row.as_dict() for row in found[:_SHOWN]]
         for row in found:

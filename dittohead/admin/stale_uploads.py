@@ -11,10 +11,10 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from dittohead.admin.notice_limits import FEW, NoticeGroup, NoticeLimits
 from dittohead.engine.engine import Engine
+from dittohead.model.shown import ShownUpload
 from dittohead.model.states import Station
 from dittohead.model.text import display
 from dittohead.store import outbox as outbox_store
@@ -48,7 +48,7 @@ class StaleUploads:
         self._engine = engine
         self._known: frozenset[bytes] = frozenset()
         self._sparing = NoticeLimits[StaleUpload](lambda upload: upload.folder)
-        self.shown: list[dict[str, Any]] = []  #: {name, age_seconds, bytes}, `SHOWN` at most
+        self.shown: list[ShownUpload] = []  #: `SHOWN` at most
         self.count = 0
 
     async def round(self, uploads: Sequence[bytes], older_than_s: float) -> None:
@@ -102,7 +102,7 @@ class StaleUploads:
             self._engine.wake_notifier()
 
 
-def _shown(upload: StaleUpload) -> dict[str, Any]:
+def _shown(upload: StaleUpload) -> ShownUpload:
     return {"name": upload.name, "age_seconds": round(upload.age_s), "bytes": upload.size}
 
 

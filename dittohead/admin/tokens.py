@@ -22,7 +22,7 @@ _HASHED = re.compile(r"sha256:([0-9a-f]{64})")
 
 
 @dataclass(frozen=True)
-class Token:
+class AccessToken:
     """One line of the file."""
 
     role: Role
@@ -35,13 +35,13 @@ class Token:
         return hashlib.sha256(b"session of " + self.digest).hexdigest()[:32]
 
 
-def parse(text: str) -> tuple[list[Token], list[str]]:
+def parse(text: str) -> tuple[list[AccessToken], list[str]]:
     """Read lines of `role name token`; return the tokens, and what is wrong with other lines.
 
     A token is written as it is, or as `sha256:` and the hexadecimal digest of it. Empty lines and those that
     begin with # are left out. What is said about a wrong line never holds any of it.
     """
-    found: list[Token] = []
+    found: list[AccessToken] = []
     problems: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
@@ -57,7 +57,7 @@ def parse(text: str) -> tuple[list[Token], list[str]]:
     return found, problems
 
 
-def _token(words: list[str]) -> Token | str:
+def _token(words: list[str]) -> AccessToken | str:
     if len(words) != 3:
         return f"a role, a name and a token are required; there are {len(words)} words"
     role, name, secret = words
@@ -67,12 +67,12 @@ def _token(words: list[str]) -> Token | str:
         return "the name is not of letters, digits, and . _ @ -"
     hashed = _HASHED.fullmatch(secret)
     if hashed:
-        return Token(_ROLES[role], name, bytes.fromhex(hashed[1]))
+        return AccessToken(_ROLES[role], name, bytes.fromhex(hashed[1]))
     if secret.startswith("sha256:"):
         return "after sha256: 64 hexadecimal digits in small letters are required"
     if len(secret) < LEAST:
         return f"the token has {len(secret)} characters; at least {LEAST} are required"
-    return Token(_ROLES[role], name, digest_of(secret))
+    return AccessToken(_ROLES[role], name, digest_of(secret))
 
 
 def digest_of(secret: str) -> bytes:
@@ -80,7 +80,7 @@ def digest_of(secret: str) -> bytes:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
 
 
-class Tokens:
+class AccessTokens:
     """All tokens that hold now.
 
     Args:
@@ -90,7 +90,7 @@ class Tokens:
     def __init__(self, read: Callable[[], str]) -> None:
         self._read = read
         self._text: str | None = ""  #: None: it could not be read, the last time
-        self._known: list[Token] = []
+        self._known: list[AccessToken] = []
 
     def refresh(self) -> list[str]:
         """Read the file again; return what is wrong with it. Blocking.
@@ -112,13 +112,13 @@ class Tokens:
                 log.get().error(log.HTTP_TOKENS_REFUSED, problems=problems)
         return problems
 
-    def _unread(self, problem: str, known: list[Token]) -> list[str]:
+    def _unread(self, problem: str, known: list[AccessToken]) -> list[str]:
         if self._text is not None or known != self._known:  # said once, not each second
             log.get().error(log.HTTP_TOKENS_REFUSED, problems=[problem])
         self._text, self._known = None, known
         return [problem]
 
-    def find(self, secret: str) -> Token | None:
+    def find(self, secret: str) -> AccessToken | None:
         """Return whose token it is. Compares with all of them, in the same time whatever fits."""
         digest, found = digest_of(secret), None
         for token in self._known:
@@ -126,7 +126,7 @@ class Tokens:
                 found = token
         return found
 
-    def marked(self, mark: str) -> Token | None:
+    def marked(self, mark: str) -> AccessToken | None:
         """Return the token that a session was begun with, None when it no longer holds."""
         found = None
         for token in self._known:

@@ -12,9 +12,11 @@ from dittohead.config.registry import Registry
 from dittohead.contract.worker import UndoContext, Worker
 from dittohead.folders import receipt
 from dittohead.folders.job_files import JobFiles
+from dittohead.folders.receipt import RecordedLocation
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import DittoheadError
 from dittohead.model.records import Job
+from dittohead.model.shown import ShownUndo
 from dittohead.model.states import TERMINAL, JobState
 from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
@@ -37,7 +39,7 @@ class UndoReport:
         """Whether nothing had to stay."""
         return not self.kept
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ShownUndo:
         """Return it as JSON fields."""
         return {
             "job": self.job,
@@ -154,13 +156,12 @@ def _records(stations: Stations, job: Job, steps: Collection[str] | None) -> set
     return {fields["uri"] for fields in _located(stations, job) if steps is None or fields["step"] in steps}
 
 
-def _located(stations: Stations, job: Job) -> list[dict[str, Any]]:
+def _located(stations: Stations, job: Job) -> list[RecordedLocation]:
     path = receipt.path_of(stations.receipts, job)
     try:
-        found: list[dict[str, Any]] = receipt.read(path)["locations"]
+        return receipt.read(path)["locations"]
     except FileNotFoundError:
         return []
-    return found
 
 
 async def _undo(

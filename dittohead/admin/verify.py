@@ -7,18 +7,19 @@ import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from dittohead.admin.finished_steps import recorded
 from dittohead.config.registry import Registry
 from dittohead.contract.worker import Inputs, VerifyContext, Worker
 from dittohead.folders import receipt
 from dittohead.folders.job_files import JobFiles
+from dittohead.folders.receipt import Receipt, RecordedLocation
 from dittohead.folders.stations import Stations
 from dittohead.model.definition import StepTotals
 from dittohead.model.errors import DittoheadError, StepError, Unreadable
 from dittohead.model.paths import path_bytes
 from dittohead.model.records import Job
+from dittohead.model.shown import ShownReport
 from dittohead.model.states import TERMINAL, JobState
 from dittohead.model.text import display
 from dittohead.store import Store, custody, history
@@ -56,7 +57,7 @@ class Report:
         else:
             self.problems.append((place, problem))
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ShownReport:
         """Return it as JSON fields."""
         return {
             "job": self.job,
@@ -133,9 +134,7 @@ def _lies_there(job: Job, stations: Stations) -> bool:
         return False
 
 
-def _folder(
-    job: Job, stations: Stations, fields: dict[str, Any], report: Report, pace: Pace, stop: Stop
-) -> None:
+def _folder(job: Job, stations: Stations, fields: Receipt, report: Report, pace: Pace, stop: Stop) -> None:
     root = stations.folder(job.station, job.folder)
     expected = {path_bytes(item): item for item in fields["manifest"]["files"]}
     found = 0
@@ -166,9 +165,7 @@ def _folder(
         report.note(f"{root}/{display(path)}", "is missing")
 
 
-def _outputs(
-    job: Job, stations: Stations, fields: dict[str, Any], report: Report, pace: Pace, stop: Stop
-) -> None:
+def _outputs(job: Job, stations: Stations, fields: Receipt, report: Report, pace: Pace, stop: Stop) -> None:
     home = JobFiles(stations, job).home
     if not home.exists():
         return  # kept only as long as the pipeline says; the receipt and the targets remain
@@ -193,7 +190,7 @@ async def _targets(
     stations: Stations,
     workers: Registry,
     secret: Callable[[str], str],
-    locations: list[dict[str, Any]],
+    locations: list[RecordedLocation],
     report: Report,
     reading: Reading,
 ) -> None:
@@ -236,7 +233,7 @@ def _told(report: Report, place: str, ok: bool, uri: str, what: str) -> None:
         report.note(place if ok else uri, None if ok else what)
 
 
-def _common(delivered: list[dict[str, Any]]) -> str:
+def _common(delivered: list[RecordedLocation]) -> str:
     """Return what all the places of a step begin with, up to and with a slash."""
     uris = [fields["uri"].rpartition("/")[0].split("/") for fields in delivered]
     levels = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*uris, strict=False))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from dittohead.config import registry
 from dittohead.config.loader import SourceSetting
@@ -18,9 +17,22 @@ from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import Unreadable
 from dittohead.model.records import Job
+from dittohead.model.shown import (
+    DisabledReceiver,
+    EntryHistory,
+    RunningSource,
+    ShownChange,
+    ShownEntry,
+    ShownPanel,
+    ShownReceiver,
+    ShownRequest,
+    ShownSource,
+    WholeJob,
+)
 from dittohead.model.text import rfc3339
 from dittohead.store import Connection, custody, history, queries
 from dittohead.store import catalogue as catalogue_store
+from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 
@@ -31,7 +43,7 @@ _CHANGES = 200
 _REQUESTS = 50
 
 
-def job(connection: Connection, stations: Stations, found: Job) -> dict[str, Any]:
+def job(connection: Connection, stations: Stations, found: Job) -> WholeJob:
     """Return everything about one job but its files: also where it lies, and who asked for what."""
     path = receipt.path_of(stations.receipts, found)
     asked = request_store.listing(connection, job=found.id, limit=_REQUESTS)
@@ -75,7 +87,7 @@ def links(connection: Connection, stations: Stations, job_id: str) -> list[tuple
     return files.links(job_store.steps_of(connection, job_id))
 
 
-def request(row: request_store.RequestRow) -> dict[str, Any]:
+def request(row: request_store.RequestRow) -> ShownRequest:
     """Return what somebody asked for, and what became of it; `ok` is null while it is not answered."""
     return {
         "id": row.id,
@@ -90,32 +102,32 @@ def request(row: request_store.RequestRow) -> dict[str, Any]:
 
 
 def sources(
-    connection: Connection, settings: Sequence[SourceSetting], now: dict[str, Any]
-) -> list[dict[str, Any]]:
+    connection: Connection, settings: Sequence[SourceSetting], now: Mapping[str, RunningSource]
+) -> list[ShownSource]:
     """Return each source: what it does, when it last looked, its items by state, why it holds back.
 
     Args:
         now: what is true only now, by source (see engine/live_status.py).
     """
-    return [_source(connection, setting, now.get(setting.name, {})) for setting in settings]
+    return [_source(connection, setting, now.get(setting.name)) for setting in settings]
 
 
-def _source(connection: Connection, setting: SourceSetting, now: dict[str, Any]) -> dict[str, Any]:
-    fields = queries.source(connection, setting.name)
-    due = setting.options.due(fields.pop("looked_at_seconds"))
+def _source(connection: Connection, setting: SourceSetting, now: RunningSource | None) -> ShownSource:
+    rounds = item_store.rounds(connection, setting.name)
+    due = setting.options.due(rounds.looked_at)
+    idle: RunningSource = {"state": "not running", "error": rounds.error, "held": "", "waiting": {}}
     return {
         "name": setting.name,
         "kind": setting.kind,
-        **{"state": "not running", "error": fields.pop("last_error"), "held": "", "waiting": {}},
-        **now,
-        **fields,
+        **(now or idle),
+        **queries.source(connection, setting.name),
         "next_at": rfc3339(datetime.fromtimestamp(due, UTC)) if due else None,
         "panels": panels(connection, setting),
         "paused": paused(connection, setting.name),
     }
 
 
-def panels(connection: Connection, setting: SourceSetting) -> list[dict[str, Any]]:
+def panels(connection: Connection, setting: SourceSetting) -> list[ShownPanel]:
     """Return what a source shows of its catalogue, made from the counts that are kept."""
     name = setting.name
     counts = {
@@ -137,7 +149,7 @@ def paused(connection: Connection, name: str) -> dict[str, str]:
 
 def entries(
     connection: Connection, setting: SourceSetting, *, state: str, stage: str | None, after: str, limit: int
-) -> list[dict[str, Any]]:
+) -> list[ShownEntry]:
     """Return entries of a source's catalogue as JSON objects, by key.
 
     Args:
@@ -154,14 +166,14 @@ def entries(
     return [_entry(one) for one in found]
 
 
-def entry(connection: Connection, setting: SourceSetting, key: str) -> dict[str, Any] | None:
+def entry(connection: Connection, setting: SourceSetting, key: str) -> EntryHistory | None:
     """Return one entry with what became of it, the latest first; None where it is not known."""
     kind = registry.sources().get(setting.kind).shows
     found = catalogue_store.get(connection, setting.name, kind, [key]).get(key)
     if found is None:
         return None
     changes = catalogue_store.history(connection, setting.name, kind, key, _CHANGES)
-    history = [
+    history: list[ShownChange] = [
         {
             "at": _at(one.at),
             "state": one.state,
@@ -174,7 +186,7 @@ def entry(connection: Connection, setting: SourceSetting, key: str) -> dict[str,
     return {**_entry(found), "history": history}
 
 
-def _entry(found: CatalogueEntry) -> dict[str, Any]:
+def _entry(found: CatalogueEntry) -> ShownEntry:
     return {
         "key": found.key,
         "state": found.state,
@@ -191,7 +203,7 @@ def _at(moment: float) -> str:
     return rfc3339(datetime.fromtimestamp(moment, UTC)) or ""
 
 
-def receivers(disabled: Sequence[dict[str, Any]], rules: Sequence[Rule]) -> list[dict[str, Any]]:
+def receivers(disabled: Sequence[DisabledReceiver], rules: Sequence[Rule]) -> list[ShownReceiver]:
     """Return receivers that get no notices any more, each with what it is called: `to`."""
     names = {rule.key: rule_shown(rule) for rule in rules}
     return [{**one, "to": names.get(one["rule"], "a rule that is gone")} for one in disabled]

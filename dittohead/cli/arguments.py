@@ -14,7 +14,7 @@ from dittohead.model.job_filter import LEAST, is_digest
 from dittohead.model.units import parse_duration
 
 
-class Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
+class MomentArgument(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
     """A date, or a date with a time; in local time where it says no zone."""
 
     name = "moment"

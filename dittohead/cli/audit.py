@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from dittohead.admin.audit import Audit, Place, audit, bucket_of
+from dittohead.admin.audit import Audit, ComparedBucket, audit, bucket_of
 from dittohead.cli.base import USAGE
 from dittohead.cli.open_config import reading
 from dittohead.cli.source_rounds import setting_of
@@ -47,6 +47,6 @@ def audited(name: str, against: str, endpoint_url: str, credentials: str, *, rea
             bucket, prefix = bucket_of(against)
             async with connection.client(place_of, Credentials(config.path).needed) as client:
                 where = Bucket(client, bucket, place_of.address(), RequestRate(_REQUESTS))
-                return await audit(*kept, Place(bucket=where, prefix=prefix, read=read))
+                return await audit(*kept, ComparedBucket(bucket=where, prefix=prefix, read=read))
 
         return asyncio.run(run()).as_dict()

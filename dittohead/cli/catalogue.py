@@ -7,9 +7,9 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -17,6 +17,7 @@ from dittohead.cli.base import DATA, json_option, with_config
 from dittohead.cli.jobs import ask, asked
 from dittohead.cli.terminal import escape, fail, out, print_json
 from dittohead.cli.view import viewing
+from dittohead.model.shown import ShownEntry
 from dittohead.model.text import counted, visible
 
 #: Keys handed to the daemon at once: a request is a row of its store.
@@ -51,7 +52,7 @@ def print_entries(name: str, state: str, stage: str | None, *, as_json: bool, as
                 out.print(f"{escape(one['key'])}  {escape(where)}{escape(said)}", soft_wrap=True)
 
 
-def _json_pieces(found: Iterable[dict[str, Any]]) -> Iterator[str]:
+def _json_pieces(found: Iterable[ShownEntry]) -> Iterator[str]:
     """Yield an array, an element a line."""
     yield "["
     for number, one in enumerate(found):
@@ -59,12 +60,12 @@ def _json_pieces(found: Iterable[dict[str, Any]]) -> Iterator[str]:
     yield "\n]\n"
 
 
-def _write_csv(found: Iterable[dict[str, Any]]) -> None:
+def _write_csv(found: Iterable[ShownEntry]) -> None:
     """Write a table; cells that a spreadsheet would treat as a formula are made text."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow((*_COLUMNS, "attributes"))
     for one in found:
-        cells = [one[column] for column in _COLUMNS]
+        cells = [cast(Mapping[str, Any], one)[column] for column in _COLUMNS]
         attributes = json.dumps(one["attributes"], ensure_ascii=False)
         writer.writerow([_cell(cell) for cell in (*cells, attributes)])
 

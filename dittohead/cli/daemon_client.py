@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 from dittohead.cli.base import TEMPORARY
 from dittohead.cli.terminal import fail
 from dittohead.model.errors import ConfigError, DittoheadError, NoSuchJob
-from dittohead.model.records import Answer
+from dittohead.model.records import RequestAnswer
 from dittohead.system.control_socket import CONFIGURATION, connect
 
 #: Longer than the daemon itself waits for the answer to a request.
@@ -107,7 +107,7 @@ class DaemonClient:
             raise _refused(said)
         return said
 
-    def act(self, action: str, of: str, args: dict[str, Any]) -> Answer | None:
+    def act(self, action: str, of: str, args: dict[str, Any]) -> RequestAnswer | None:
         """Ask for an action; return its answer, None where it is not answered yet.
 
         Args:
@@ -125,8 +125,8 @@ class DaemonClient:
         if status == 202:
             return None
         if status == 200:
-            return Answer(ok=True, message=said["message"])
-        return Answer(ok=False, message=said["detail"], missing=status == 404)
+            return RequestAnswer(ok=True, message=said["message"])
+        return RequestAnswer(ok=False, message=said["detail"], missing=status == 404)
 
     def offer(self, job: str, path: str, encoding: str, new: IO[bytes], digest: str) -> dict[str, Any]:
         """Send a file that is to stand in for one of a failed folder; return what came of it.

@@ -50,7 +50,7 @@ def drop(paths: tuple[Path, ...], name: str | None, purposes: tuple[str, ...], w
     if not inbox.is_dir():
         start = advice.start(config.path)
         fail(f"{inbox}: there is no inbox; the daemon makes it. Start it: {start}", NO_INPUT)
-    if watch and not _may_look(stations):
+    if watch and not _may_read(stations):
         may_ask = reach(stations.state) is not Reachable.BARRED
         look = f", and look with: `{advice.command('status')}`" if may_ask else ""
         raise DittoheadError(
@@ -72,7 +72,7 @@ def drop(paths: tuple[Path, ...], name: str | None, purposes: tuple[str, ...], w
         err.print(f"[yellow]note:[/yellow] {escape(words)}")
 
 
-def _may_look(stations: Stations) -> bool:
+def _may_read(stations: Stations) -> bool:
     """Tell whether this user may read what the daemon writes: operators may only enter state/."""
     store = stations.state / "dittohead.sqlite3"
     if not os.access(stations.state, os.X_OK):

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -20,6 +19,7 @@ from dittohead.engine import live_status
 from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
 from dittohead.model.records import Batch, Job, StepRow
+from dittohead.model.shown import ShownProgress
 from dittohead.model.states import TERMINAL, JobState, Station, StepState
 from dittohead.model.text import counted
 from dittohead.store import Connection, Store, queries
@@ -27,7 +27,7 @@ from dittohead.store import batches as batch_store
 from dittohead.store import jobs as job_store
 from dittohead.system import lock
 
-_LOOK_S = 0.1
+_TURN_S = 0.1
 #: How long a dropped folder may lie in the inbox before it is said that no daemon runs.
 _PATIENCE_S = 10.0
 
@@ -58,7 +58,7 @@ def _wait_for_store(config: Config) -> None:
                 f"Start it: {advice.start(config.path)}",
                 75,
             )
-        time.sleep(_LOOK_S)
+        time.sleep(_TURN_S)
 
 
 def _follow_one(store: Store, stations: Stations, name: str, since: datetime) -> bool:
@@ -79,30 +79,30 @@ def _follow_one(store: Store, stations: Stations, name: str, since: datetime) ->
     ) as bars:
         known: dict[str, TaskID] = {}
         while True:
-            job, steps = store.run(_look, job.id)
+            job, steps = store.run(_read, job.id)
             for step in steps:
                 if step.state is StepState.DONE and step.position not in shown:
                     _print_step(step)
                     shown.add(step.position)
             progress = live_status.read(stations.state).get("progress", {}).get(job.id)
             _show(bars, known, progress)
-            if _settled(job):
+            if _has_ended(job):
                 break
             if job.state is not JobState.RUNNING and job.reason and job.reason != told:
                 told = job.reason
                 bars.console.print(f"  [yellow]{job.state}[/yellow]: {escape(told)}")
             if job.state is JobState.FROZEN:  # nothing more happens without somebody's doing
                 return False
-            time.sleep(_LOOK_S)
+            time.sleep(_TURN_S)
     _print_end(store, stations, job)
     return job.state is JobState.DONE
 
 
-def _look(connection: Connection, job_id: str) -> tuple[Job, list[StepRow]]:
+def _read(connection: Connection, job_id: str) -> tuple[Job, list[StepRow]]:
     return job_store.get(connection, job_id), job_store.steps_of(connection, job_id)
 
 
-def _settled(job: Job) -> bool:
+def _has_ended(job: Job) -> bool:
     return job.state in TERMINAL and job.station is not Station.PROCESSING
 
 
@@ -117,7 +117,7 @@ def _follow_batch(store: Store, batch: Batch) -> bool:
             bars.update(bar, total=counts.total, completed=counts.total - counts.active)
             if not store.run(batch_store.is_under_way, batch.id):
                 break
-            time.sleep(_LOOK_S)
+            time.sleep(_TURN_S)
     lines.show([lines.of_batch(queries.batch_fields(batch, counts))], out)
     for job in store.run(batch_store.open_failures, batch.id):
         lines.show([lines.of_job(queries.summary(job))], out)
@@ -141,10 +141,10 @@ def _claimed(store: Store, stations: Stations, name: str, since: datetime) -> Jo
         if held and not told:
             out.print(f"[yellow]{escape(name)} waits in the inbox:[/yellow] {escape(held)}")
             told = True
-        time.sleep(_LOOK_S)
+        time.sleep(_TURN_S)
 
 
-def _show(bars: Progress, known: dict[str, TaskID], progress: dict[str, Any] | None) -> None:
+def _show(bars: Progress, known: dict[str, TaskID], progress: ShownProgress | None) -> None:
     """Show a bar for each step that tells how far it is."""
     steps = {step["step"]: step for step in (progress, *progress.get("beside", ()))} if progress else {}
     for name in known.keys() - steps.keys():

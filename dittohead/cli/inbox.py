@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from dittohead.cli import advice
 from dittohead.cli.base import config_path
 from dittohead.cli.terminal import escape, out
+from dittohead.model.shown import LiveStatus, ShownStatus
 from dittohead.model.units import age
 
 
-def waiting(name: str, found: dict[str, Any]) -> dict[str, Any] | None:
+class _Why(TypedDict):
+    """Why a thing waits."""
+
+    kind: NotRequired[str]
+    due: NotRequired[str]
+    reason: str
+    cure: str
+    command: str
+    since: float | None  #: seconds since the epoch
+
+
+class ShownWaiting(_Why):
+    """What waits in the inbox, and why."""
+
+    name: str
+    station: str
+
+
+def waiting(name: str, found: ShownStatus) -> ShownWaiting | None:
     """Return why a thing of this name waits, from what `status` tells; None where none does."""
     now = found["live"]
     why = now.get("waiting", {}).get(name) or _overdue(name, now)
@@ -20,12 +39,19 @@ def waiting(name: str, found: dict[str, Any]) -> dict[str, Any] | None:
     return None if why is None else {"name": name, "station": "inbox", **why}
 
 
-def _overdue(name: str, now: dict[str, Any]) -> dict[str, Any] | None:
+def _overdue(name: str, now: LiveStatus) -> _Why | None:
     told = {one["name"]: one for one in now.get("overdue", [])}.get(name)
-    return None if told is None else {key: told[key] for key in ("reason", "cure", "command", "since")}
+    if told is None:
+        return None
+    return {
+        "reason": told["reason"],
+        "cure": told["cure"],
+        "command": told["command"],
+        "since": told["since"],
+    }
 
 
-def _untold(running: bool, now: dict[str, Any]) -> dict[str, Any]:
+def _untold(running: bool, now: LiveStatus) -> _Why:
     """Return what can be said where the daemon says nothing of it."""
     if not running:
         return _why("no daemon runs", "Start it", advice.start(config_path()))
@@ -34,11 +60,11 @@ def _untold(running: bool, now: dict[str, Any]) -> dict[str, Any]:
     return _why("its turn has not come")
 
 
-def _why(reason: str, cure: str = "", command: str = "") -> dict[str, Any]:
+def _why(reason: str, cure: str = "", command: str = "") -> _Why:
     return {"reason": reason, "cure": cure, "command": command, "since": None}
 
 
-def print_waiting(fields: dict[str, Any]) -> None:
+def print_waiting(fields: ShownWaiting) -> None:
     """Print all of it; nothing is cut or broken: a command must be typed as it is."""
     since = fields["since"]
     ago = "" if since is None else f", {age(max(time.time() - since, 0))}"

@@ -17,7 +17,8 @@ from dittohead.cli.terminal import err, escape, fail, out, print_json
 from dittohead.cli.view import find_place, viewing
 from dittohead.model.errors import DittoheadError, NoSuchJob
 from dittohead.model.job_filter import JobFilter
-from dittohead.model.records import Answer
+from dittohead.model.records import RequestAnswer
+from dittohead.model.shown import ShownCustody, ShownFile, ShownReport, WholeJob
 from dittohead.model.text import counted, display
 from dittohead.model.units import duration, size
 
@@ -55,7 +56,7 @@ def show(as_json: bool, files: bool, job: str) -> None:
     _print_job(fields)
 
 
-def _print_files(found: Iterator[dict[str, Any]], *, as_json: bool) -> None:
+def _print_files(found: Iterator[ShownFile], *, as_json: bool) -> None:
     if as_json:
         print_json(list(found))
         return
@@ -67,7 +68,7 @@ def _print_files(found: Iterator[dict[str, Any]], *, as_json: bool) -> None:
             out.print(f"    {escape(place['uri'])}  ({escape(place['verified_by'])})", soft_wrap=True)
 
 
-def _print_job(fields: dict[str, Any]) -> None:
+def _print_job(fields: WholeJob) -> None:
     became = fields["outcome"] or fields["state"]
     colour = lines.colour(became)
     out.print(f"[bold]{escape(fields['name'])}[/bold]  [{colour}]{became}[/{colour}]  {fields['id']}")
@@ -105,11 +106,11 @@ def _print_job(fields: dict[str, Any]) -> None:
         out.print(f"  receipt: {escape(fields['receipt'])}")
 
 
-def _print_custody(known: dict[str, Any]) -> None:
+def _print_custody(known: ShownCustody) -> None:
     """Say when the copies were looked at, and what is to become of the folder."""
     if known["tried_at"]:
         words = {"good": "as the receipt says", "wrong": f"not as delivered: {known['reason']}"}
-        found = words.get(known["fixity"], f"could not be checked: {known['reason']}")
+        found = words.get(known["fixity"] or "", f"could not be checked: {known['reason']}")
         out.print(f"  copies: {escape(found)}, looked at {known['tried_at']}")
     if known["removed_at"]:
         out.print(f"  folder: removed {known['removed_at']}: {escape(known['removed_why'])}")
@@ -161,13 +162,13 @@ def asked(action: str, of: str, **args: Any) -> str:
     return answer.message
 
 
-def _answered(answer: Answer | None, *, quiet: bool) -> int:
+def _answered(answer: RequestAnswer | None, *, quiet: bool) -> int:
     if answer is None:
         fail("the daemon has not answered yet; it will carry this out: dittohead status", TEMPORARY)
     return _print_answer(answer, quiet=quiet)
 
 
-def _print_answer(answer: Answer, *, quiet: bool) -> int:
+def _print_answer(answer: RequestAnswer, *, quiet: bool) -> int:
     """Print an answer and return the exit status that it stands for."""
     for line in answer.message.splitlines():
         if answer.ok and not quiet:
@@ -342,12 +343,12 @@ def verify(as_json: bool, job: str) -> None:
         raise click.exceptions.Exit(DATA if report["problems"] else UNAVAILABLE)
 
 
-def _verified_by(client: DaemonClient, job: str) -> dict[str, Any]:
+def _verified_by(client: DaemonClient, job: str) -> ShownReport:
     """Have the daemon do it: with its user, its groups and its credentials."""
     with contextlib.closing(client), err.status("") as status:
         for said in client.verify(job):
             if "report" in said:
-                found: dict[str, Any] = said["report"]
+                found: ShownReport = said["report"]
                 return found
             if "problem" in said:
                 raise DittoheadError(said["problem"])
@@ -355,15 +356,15 @@ def _verified_by(client: DaemonClient, job: str) -> dict[str, Any]:
     raise DittoheadError("the daemon went away before it had compared everything", hint="dittohead status")
 
 
-def _print_report(report: dict[str, Any]) -> None:
+def _print_report(report: ShownReport) -> None:
     for place, count in report["checked"].items():
         out.print(f"[green]ok[/green]   {escape(place)}: {counted(count, 'file')} as in the receipt")
     for one in report["problems"]:
         out.print(f"[red]bad[/red]  {escape(one['where'])}: {escape(one['what'])}")
     for step in report["taken_back"]:
         out.print(f"[yellow]undone[/yellow] step {escape(step)}: what it created was taken back")
-    for one in report["unchecked"]:
-        out.print(f"[yellow]?[/yellow]    {escape(one['where'])}: {escape(one['why'])}")
+    for left in report["unchecked"]:
+        out.print(f"[yellow]?[/yellow]    {escape(left['where'])}: {escape(left['why'])}")
     if report["problems"]:
         err.print(f"[red]{counted(len(report['problems']), 'difference')}[/red]")
     if report["unchecked"]:

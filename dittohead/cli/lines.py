@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Literal
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 
 from dittohead.cli.terminal import escape
+from dittohead.model.shown import ShownBatch, ShownJob
 from dittohead.model.text import counted, visible
 from dittohead.model.units import age, size
 
@@ -33,7 +34,11 @@ _MARKS = {
 _AFTERWARDS = {"dismissed": "dismissed", "gone": "its folder is gone"}
 
 #: What is said about a batch's other jobs.
-_OF_BATCH = {"failed": "failed", "settled": "cancelled or dismissed", "active": "not over"}
+_OF_BATCH: Sequence[tuple[Literal["failed", "settled", "active"], str]] = (
+    ("failed", "failed"),
+    ("settled", "cancelled or dismissed"),
+    ("active", "not over"),
+)
 
 #: Cells of a terminal from which on a line begins with the job's id.
 _WIDE = 120
@@ -50,7 +55,7 @@ _COLUMN = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class ListLine:
     """One line of a list."""
 
     state: str  #: a job's state, or "held"
@@ -66,11 +71,11 @@ def colour(state: str) -> str:
     return _MARKS[state][1]
 
 
-def of_batch(batch: dict[str, Any]) -> Line:
+def of_batch(batch: ShownBatch) -> ListLine:
     """Return the line of a batch, from its fields."""
     told = [f"{batch['done']:,} of {counted(batch['jobs'], 'folder')} done"]
-    told += [f"{batch[kind]:,} {word}" for kind, word in _OF_BATCH.items() if batch[kind]]
-    return Line(
+    told += [f"{batch[kind]:,} {word}" for kind, word in _OF_BATCH if batch[kind]]
+    return ListLine(
         state=batch["state"],
         name=batch["name"],
         pipeline=batch["pipeline"],
@@ -80,14 +85,14 @@ def of_batch(batch: dict[str, Any]) -> Line:
     )
 
 
-def of_job(job: dict[str, Any]) -> Line:
+def of_job(job: ShownJob) -> ListLine:
     """Return the line of a job, from its summary."""
     amount = f"{counted(job['files'], 'file')}, {size(job['bytes'])}"
     since = job["finished_at"] or job["claimed_at"]
     reason = job["reason"].removeprefix(f"{job['name']}: ")
     if job["outcome"] in _AFTERWARDS:
         reason = f"{_AFTERWARDS[job['outcome']]}: {reason}"
-    return Line(
+    return ListLine(
         state=job["outcome"] or job["state"],
         name=job["name"],
         pipeline=job["pipeline"],
@@ -97,7 +102,7 @@ def of_job(job: dict[str, Any]) -> Line:
     )
 
 
-def show(lines: Iterable[Line], to: Console, *, indent: int = 0) -> None:
+def show(lines: Iterable[ListLine], to: Console, *, indent: int = 0) -> None:
     """Print lines in columns.
 
     On a terminal each takes one row: names and clauses are cut where they do not fit. Elsewhere nothing
@@ -113,7 +118,7 @@ def show(lines: Iterable[Line], to: Console, *, indent: int = 0) -> None:
         to.print(" " * indent + text, no_wrap=True, overflow="ignore", crop=False)
 
 
-def _on_terminal(lines: list[Line], to: Console, indent: int) -> Iterator[str]:
+def _on_terminal(lines: list[ListLine], to: Console, indent: int) -> Iterator[str]:
     width = to.width - indent
     wide = width >= _WIDE
     names = _column((line.name for line in lines), width, _NAME_SHARE, _NAME_LEAST)
@@ -135,7 +140,7 @@ def _on_terminal(lines: list[Line], to: Console, indent: int) -> Iterator[str]:
         yield f"{' '.join(cells)}  {_cut(line.clause, max(width - used, 1), pad=False)}"
 
 
-def _in_full(lines: list[Line], to: Console, indent: int) -> Iterator[str]:
+def _in_full(lines: list[ListLine], to: Console, indent: int) -> Iterator[str]:
     names = min(max((cell_len(visible(line.name)) for line in lines), default=0), _COLUMN)
     for line in lines:
         name = escape(line.name)

@@ -17,7 +17,7 @@ from dittohead.model.text import counted, display
 from dittohead.system import files
 from dittohead.toolkit.ocfl import check, digests, inventory, layouts, storage_root
 from dittohead.toolkit.ocfl.check import ObjectCheck, RootCheck
-from dittohead.toolkit.ocfl.findings import Findings
+from dittohead.toolkit.ocfl.findings import OcflFindings
 from dittohead.toolkit.ocfl.inventory import Inventory
 
 _ROOT = click.argument("root", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -97,7 +97,7 @@ def _see_root(root: Path) -> None:
 
 
 def _inventory(place: bytes) -> Inventory | None:
-    findings = Findings()
+    findings = OcflFindings()
     with contextlib.suppress(OSError):
         data = Path(os.fsdecode(place), inventory.FILE).read_bytes()
         found = inventory.read(data, findings)
@@ -142,7 +142,7 @@ def _write(file: IO[bytes], block: memoryview) -> None:
     file.write(block)
 
 
-def _report(findings: Findings, what: str, as_json: bool) -> None:
+def _report(findings: OcflFindings, what: str, as_json: bool) -> None:
     for one in (*findings.errors, *findings.warnings):
         row: dict[str, Any] = {"code": one.code, "where": one.where, "what": one.what}
         _show(row, as_json, str(one))

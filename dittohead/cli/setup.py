@@ -12,7 +12,7 @@ import click
 
 from dittohead import __version__
 from dittohead.admin.credential_check import Vouched, vouch
-from dittohead.admin.doctor import Finding, examine, exposures
+from dittohead.admin.doctor import DoctorFinding, examine, exposures
 from dittohead.cli import advice
 from dittohead.cli.base import DATA, config_path, json_option, with_config
 from dittohead.cli.daemon_client import DaemonClient
@@ -141,7 +141,7 @@ def doctor(as_json: bool) -> None:
     config = load_config()
     client = DaemonClient.open(Stations(config.root).state)
     if client is not None:
-        found = [Finding(**fields) for fields in client.examine()]
+        found = [DoctorFinding(**fields) for fields in client.examine()]
         client.close()
         who = "the running daemon looked"
     else:
@@ -159,7 +159,7 @@ def doctor(as_json: bool) -> None:
         raise click.exceptions.Exit(DATA)
 
 
-def _examined_here(config: Config) -> list[Finding]:
+def _examined_here(config: Config) -> list[DoctorFinding]:
     """Look without a daemon; say where the service would look with other eyes."""
     with reading(config) if has_store(config) else nullcontext((None, None)) as (store, _):
         found = asyncio.run(
@@ -167,11 +167,11 @@ def _examined_here(config: Config) -> list[Finding]:
         )
     if lock.is_held(Stations(config.root).state):
         message = "a daemon runs and could not be asked; it may see other things than this user does"
-        found.append(Finding(level="warning", about="daemon", message=message))
+        found.append(DoctorFinding(level="warning", about="daemon", message=message))
     return found
 
 
-def _print(finding: Finding) -> None:
+def _print(finding: DoctorFinding) -> None:
     mark = {"good": "[green]ok  [/green]", "warning": "[yellow]warn[/yellow]", "bad": "[red]bad [/red]"}
     out.print(f"{mark[finding.level]} {escape(finding.about)}: {escape(finding.message)}")
 

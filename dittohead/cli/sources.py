@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from dittohead.cli.base import json_option, with_config
 from dittohead.cli.jobs import ask
 from dittohead.cli.terminal import escape, out, print_json
 from dittohead.cli.view import viewing
+from dittohead.model.shown import ShownSource
 from dittohead.model.text import counted
 
 #: Keys shown by a dry run.
@@ -51,7 +50,7 @@ def list_(as_json: bool, as_csv: bool, state: str, stage: str | None, name: str 
         _print(fields)
 
 
-def _print(fields: dict[str, Any]) -> None:
+def _print(fields: ShownSource) -> None:
     colour = {"failing": "red", "stopped": "red", "not running": "yellow"}.get(fields["state"], "green")
     out.print(
         f"[bold]{escape(fields['name'])}[/bold] ({fields['kind']}): [{colour}]{fields['state']}[/{colour}]"

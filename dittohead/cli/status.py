@@ -6,18 +6,18 @@ import shlex
 import time
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 
 import click
 from rich.console import Console
 
 from dittohead.cli import advice, lines
-from dittohead.cli.arguments import Moment, digest_of, uid_of
+from dittohead.cli.arguments import MomentArgument, digest_of, uid_of
 from dittohead.cli.base import config_path, json_option, with_config
-from dittohead.cli.lines import Line
+from dittohead.cli.lines import ListLine
 from dittohead.cli.terminal import escape, out, print_json
-from dittohead.cli.view import Place, find_place, viewing
+from dittohead.cli.view import NamedRoot, find_place, viewing
 from dittohead.model.job_filter import JobFilter
+from dittohead.model.shown import LiveStatus, ShownJob, ShownProgress, ShownStatus
 from dittohead.model.states import JobState
 from dittohead.model.text import counted
 from dittohead.model.units import age, amount, duration, size
@@ -44,12 +44,12 @@ def status(as_json: bool, watch: bool) -> None:
         _print_status(_status(here), out)
 
 
-def _status(here: Place) -> dict[str, Any]:
+def _status(here: NamedRoot) -> ShownStatus:
     with viewing(here) as view:  # opened for each look: a daemon that is watched may stop and start
         return view.status()
 
 
-def _print_status(found: dict[str, Any], to: Console) -> None:
+def _print_status(found: ShownStatus, to: Console) -> None:
     now = found["live"]
     daemon = _daemon_words(found["running_daemon"], now)
     to.print(f"dittohead on {escape(found['root'])}: {daemon}")
@@ -66,7 +66,7 @@ def _print_status(found: dict[str, Any], to: Console) -> None:
     _print_group("Under way", working, to, more=active, see="dittohead list --state running")
 
 
-def _daemon_words(running: bool, now: dict[str, Any]) -> str:
+def _daemon_words(running: bool, now: LiveStatus) -> str:
     if not running:
         return f"[red]not running[/red]; start it: {escape(advice.start(config_path()))}"
     watcher = now.get("watcher", {})
@@ -76,14 +76,14 @@ def _daemon_words(running: bool, now: dict[str, Any]) -> str:
     )
 
 
-def _counts(found: dict[str, Any]) -> str:
+def _counts(found: ShownStatus) -> str:
     """Return how many jobs are in each state; failures that a later job took up have ended."""
     counts = {**found["counts"], "failed": found["failed_count"]}
     words = ", ".join(f"{counts[state]:,} {state}" for state in _ORDER if counts.get(state))
     return f"jobs: {words or 'none yet'}; {counted(len(found['inbox']), 'folder')} in the inbox"
 
 
-def _print_attention(found: dict[str, Any], now: dict[str, Any], to: Console) -> None:
+def _print_attention(found: ShownStatus, now: LiveStatus, to: Console) -> None:
     problems = list(_problems(found, now))
     failed = [lines.of_job(job) for job in found["failed"]]
     if not problems and not failed:
@@ -99,7 +99,7 @@ def _print_attention(found: dict[str, Any], now: dict[str, Any], to: Console) ->
         to.print(f"  {problem}", soft_wrap=True)  # a command that is cut or broken cannot be typed
 
 
-def _problems(found: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+def _problems(found: ShownStatus, now: LiveStatus) -> Iterator[str]:
     """Yield a line for each thing that is not a job and waits for somebody."""
     yield from _troubles(now)
     for target in found["targets"]:
@@ -124,17 +124,17 @@ def _problems(found: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
         yield f"[yellow]stale uploads[/yellow] {more:,} more"
 
 
-def _copies(now: dict[str, Any]) -> Iterator[str]:
+def _copies(now: LiveStatus) -> Iterator[str]:
     """Yield lines for copies that are not as they were delivered, and for folders that are to be deleted."""
-    for one in (now.get("fixity") or {}).get("found", []):
-        yield f"[red]not as delivered[/red] {escape(one['name'])}: {escape(one['reason'])}"
+    for damaged in fixity["found"] if (fixity := now.get("fixity")) else []:
+        yield f"[red]not as delivered[/red] {escape(damaged['name'])}: {escape(damaged['reason'])}"
     for one in now.get("deletions", []):
         words = f"{escape(one['by'])} asked to delete it: {escape(one['why'])}"
         yield f"[yellow]to approve[/yellow] {escape(one['name'])}: {words}"
         yield f"  [bold]dittohead approve {one['job']}[/bold]"
 
 
-def _overdue(now: dict[str, Any]) -> Iterator[str]:
+def _overdue(now: LiveStatus) -> Iterator[str]:
     """Yield lines for what stays in the inbox until somebody acts; a cure's words are there once."""
     said: set[str] = set()
     for one in now.get("overdue", []):
@@ -151,7 +151,7 @@ def _overdue(now: dict[str, Any]) -> Iterator[str]:
         yield f"[yellow]held[/yellow] {more:,} more in the inbox"
 
 
-def _troubles(now: dict[str, Any]) -> Iterator[str]:
+def _troubles(now: LiveStatus) -> Iterator[str]:
     """Yield a line for what is wrong with the daemon itself, and for what is stuck in processing/."""
     for trouble in now.get("troubles", []):
         where = f" ({escape(trouble['where'])})" if trouble["where"] else ""
@@ -164,14 +164,14 @@ def _troubles(now: dict[str, Any]) -> Iterator[str]:
         yield f"[yellow]stuck in processing[/yellow] {escape(name)}: {escape(reason)}"
 
 
-def _held(now: dict[str, Any]) -> list[Line]:
+def _held(now: LiveStatus) -> list[ListLine]:
     """Return what waits by itself; the rest stands above, with what to do."""
     above = {one["name"] for one in now.get("overdue", [])}
     held = now.get("held", {}).items()
-    return [Line(state="held", name=name, clause=reason) for name, reason in held if name not in above]
+    return [ListLine(state="held", name=name, clause=reason) for name, reason in held if name not in above]
 
 
-def _print_group(title: str, rows: list[Line], to: Console, *, more: int = 0, see: str = "") -> None:
+def _print_group(title: str, rows: list[ListLine], to: Console, *, more: int = 0, see: str = "") -> None:
     if not rows:
         return
     to.print(f"\n[bold]{title}[/bold]")
@@ -180,13 +180,13 @@ def _print_group(title: str, rows: list[Line], to: Console, *, more: int = 0, se
         to.print(f"  and {more - len(rows):,} more" + (f": {see}" if see else ""))
 
 
-def _active(job: dict[str, Any], progress: dict[str, Any] | None) -> Line:
+def _active(job: ShownJob, progress: ShownProgress | None) -> ListLine:
     """Return the line of a job that is not over: its step, how far that is, and why it waits."""
     words = [job["reason"]] if job["reason"] else []
     if "steps" in job:
         words.append(f"step {min(job['steps_done'] + 1, job['steps'])} of {job['steps']} ({job['step']})")
     words += [_progress(step) for step in ((progress, *progress.get("beside", ())) if progress else ())]
-    return Line(
+    return ListLine(
         state=job["state"],
         name=job["name"],
         pipeline=job["pipeline"],
@@ -196,7 +196,7 @@ def _active(job: dict[str, Any], progress: dict[str, Any] | None) -> Line:
     )
 
 
-def _progress(step: dict[str, Any]) -> str:
+def _progress(step: ShownProgress) -> str:
     unit, done, total = step["unit"], step["done"], step["total"]
     words = f"{amount(done, unit)} of {amount(total, unit)}" if total else amount(done, unit)
     return f"{words}, {duration(step['eta_seconds'])} left" if "eta_seconds" in step else words
@@ -217,8 +217,8 @@ def _progress(step: dict[str, Any]) -> str:
     help="Only jobs that held or made this file: a file to look for, or its digest (eight digits will do).",
 )
 @click.option("--uid", "--user", "uid", metavar="USER", help="Only whose folder this user uploaded.")
-@click.option("--since", type=Moment(), help="Only claimed at this date or moment, or later.")
-@click.option("--until", type=Moment(), help="Only claimed before this date or moment.")
+@click.option("--since", type=MomentArgument(), help="Only claimed at this date or moment, or later.")
+@click.option("--until", type=MomentArgument(), help="Only claimed before this date or moment.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000))
 @click.option("--all", "everything", is_flag=True, help="All of them, however many.")
 def list_(

@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from dittohead.admin import views
 from dittohead.cli import advice
 from dittohead.cli.open_config import reading_at
-from dittohead.cli.view import Place
+from dittohead.cli.view import NamedRoot
 from dittohead.config.loader import Config, SourceSetting
 from dittohead.engine import live_status
 from dittohead.folders import listing
@@ -19,6 +18,17 @@ from dittohead.folders.stations import Stations
 from dittohead.model.errors import NoSuchJob, StoreError
 from dittohead.model.job_filter import JobFilter
 from dittohead.model.records import JobId
+from dittohead.model.shown import (
+    EntryHistory,
+    LiveStatus,
+    ShownBatch,
+    ShownEntry,
+    ShownFile,
+    ShownJob,
+    ShownSource,
+    ShownStatus,
+    WholeJob,
+)
 from dittohead.model.text import display
 from dittohead.store import Store, damage, queries
 from dittohead.store import jobs as job_store
@@ -48,7 +58,7 @@ class FromStore:
     def __init__(self, store: Store, stations: Stations, config: Config | None) -> None:
         self._store, self._stations, self._config = store, stations, config
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> ShownStatus:
         running = lock.is_held(self._stations.state)
         found = self._store.run(queries.overview)
         rules = self._config.settings.notify if self._config is not None else ()
@@ -61,7 +71,7 @@ class FromStore:
             "inbox": self._inbox(),
         }
 
-    def _damaged(self) -> dict[str, Any]:
+    def _damaged(self) -> LiveStatus:
         """Return the damaged rows as the daemon would; nothing where there are none."""
         found = [row.as_dict() for row in itertools.islice(self._store.run(damage.listed), _DAMAGED)]
         return {"damaged_rows": found} if found else {}
@@ -72,7 +82,7 @@ class FromStore:
         except FileNotFoundError:  # the daemon's own words about it follow
             return []
 
-    def jobs(self, wanted: JobFilter, limit: int | None) -> Iterator[dict[str, Any]]:
+    def jobs(self, wanted: JobFilter, limit: int | None) -> Iterator[ShownJob]:
         after: Cursor | None = None
         left = limit
         while left is None or left > 0:
@@ -85,17 +95,17 @@ class FromStore:
             if after is None:
                 return
 
-    def batches(self, limit: int) -> list[dict[str, Any]]:
+    def batches(self, limit: int) -> list[ShownBatch]:
         return self._store.run(queries.batches, limit)
 
-    def batch(self, named: str) -> dict[str, Any]:
+    def batch(self, named: str) -> ShownBatch:
         return self._store.run(queries.batch, named)
 
-    def job(self, named: str) -> dict[str, Any]:
+    def job(self, named: str) -> WholeJob:
         found = self._store.run(queries.resolve, named)
         return self._store.run(views.job, self._stations, found)
 
-    def files(self, job_id: str) -> Iterator[dict[str, Any]]:
+    def files(self, job_id: str) -> Iterator[ShownFile]:
         found = self._store.run(job_store.get, JobId(job_id))
         steps = self._store.run(job_store.steps_of, found.id)
         cursor: str | None = ""
@@ -104,7 +114,7 @@ class FromStore:
             yield from map(listing.fields, page.files)
             cursor = page.following
 
-    def summary(self, job_id: str) -> dict[str, Any]:
+    def summary(self, job_id: str) -> ShownJob:
         return queries.summary(self._store.run(job_store.get, JobId(job_id)))
 
     def log(self, job_id: str, step: str, start: int) -> Iterator[bytes]:
@@ -117,8 +127,8 @@ class FromStore:
             while piece := file.read(_PIECE):
                 yield piece
 
-    def sources(self) -> list[dict[str, Any]]:
-        now = live_status.read(self._stations.state) if lock.is_held(self._stations.state) else {}
+    def sources(self) -> list[ShownSource]:
+        now: LiveStatus = live_status.read(self._stations.state) if lock.is_held(self._stations.state) else {}
         settings = self._config.sources if self._config else ()
         return self._store.run(views.sources, settings, now.get("sources", {}))
 
@@ -128,7 +138,7 @@ class FromStore:
             return setting
         raise NoSuchJob(f'there is no source "{name}"; see: dittohead source list')
 
-    def entries(self, source: str, state: str, stage: str | None) -> Iterator[dict[str, Any]]:
+    def entries(self, source: str, state: str, stage: str | None) -> Iterator[ShownEntry]:
         setting, after = self._setting(source), ""
         while page := self._store.run(
             views.entries, setting, state=state, stage=stage, after=after, limit=_ENTRIES
@@ -136,7 +146,7 @@ class FromStore:
             yield from page
             after = page[-1]["key"]
 
-    def entry(self, source: str, key: str) -> dict[str, Any]:
+    def entry(self, source: str, key: str) -> EntryHistory:
         found = self._store.run(views.entry, self._setting(source), key)
         if found is None:
             raise NoSuchJob(f'there is no "{key}" in the catalogue of {source}')
@@ -144,7 +154,7 @@ class FromStore:
 
 
 @contextmanager
-def looking(here: Place) -> Iterator[FromStore]:
+def store_at(here: NamedRoot) -> Iterator[FromStore]:
     """Look at the store of a root.
 
     Raises: StoreError: there is none yet, it cannot be read, or only a good configuration says where it is.

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dittohead.cli.base import config_path
 from dittohead.cli.daemon_client import DaemonClient, segment
@@ -19,6 +19,16 @@ from dittohead.cli.terminal import err, escape
 from dittohead.config.positions import read as read_yaml
 from dittohead.model.errors import ConfigError
 from dittohead.model.job_filter import JobFilter
+from dittohead.model.shown import (
+    EntryHistory,
+    ShownBatch,
+    ShownEntry,
+    ShownFile,
+    ShownJob,
+    ShownSource,
+    ShownStatus,
+    WholeJob,
+)
 from dittohead.system.control_socket import state_of
 
 if TYPE_CHECKING:
@@ -31,25 +41,25 @@ _PAGE = 1000
 class View(Protocol):
     """Answers what reading commands ask, in the API's shapes."""
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> ShownStatus:
         """Return what runs, what waits and why."""
 
-    def jobs(self, wanted: JobFilter, limit: int | None) -> Iterator[dict[str, Any]]:
+    def jobs(self, wanted: JobFilter, limit: int | None) -> Iterator[ShownJob]:
         """Yield jobs that fit, the latest claim first; all of them without a limit."""
 
-    def batches(self, limit: int) -> list[dict[str, Any]]:
+    def batches(self, limit: int) -> list[ShownBatch]:
         """Return collections that were dropped, the latest first."""
 
-    def batch(self, named: str) -> dict[str, Any]:
+    def batch(self, named: str) -> ShownBatch:
         """Return one of them. Raises: NoSuchJob."""
 
-    def job(self, named: str) -> dict[str, Any]:
+    def job(self, named: str) -> WholeJob:
         """Return everything about one job. Raises: NoSuchJob."""
 
-    def files(self, job_id: str) -> Iterator[dict[str, Any]]:
+    def files(self, job_id: str) -> Iterator[ShownFile]:
         """Yield all files of a job, and where each lies."""
 
-    def summary(self, job_id: str) -> dict[str, Any]:
+    def summary(self, job_id: str) -> ShownJob:
         """Return a job in a few fields."""
 
     def log(self, job_id: str, step: str, start: int) -> Iterator[bytes]:
@@ -63,10 +73,10 @@ class View(Protocol):
         Returns: an iterator over pieces of bytes; empty where nothing was printed.
         """
 
-    def sources(self) -> list[dict[str, Any]]:
+    def sources(self) -> list[ShownSource]:
         """Return all sources."""
 
-    def entries(self, source: str, state: str, stage: str | None) -> Iterator[dict[str, Any]]:
+    def entries(self, source: str, state: str, stage: str | None) -> Iterator[ShownEntry]:
         """Yield entries of a source's catalogue as JSON objects, by key.
 
         Args:
@@ -77,7 +87,7 @@ class View(Protocol):
         Raises: NoSuchJob: there is no such source.
         """
 
-    def entry(self, source: str, key: str) -> dict[str, Any]:
+    def entry(self, source: str, key: str) -> EntryHistory:
         """Return one, with what became of it. Raises: NoSuchJob."""
 
 
@@ -87,11 +97,11 @@ class FromDaemon:
     def __init__(self, client: DaemonClient) -> None:
         self._client = client
 
-    def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = self._client.get("/api/v1/status")
+    def status(self) -> ShownStatus:
+        found: ShownStatus = self._client.get("/api/v1/status")
         return found
 
-    def jobs(self, wanted: JobFilter, limit: int | None) -> Iterator[dict[str, Any]]:
+    def jobs(self, wanted: JobFilter, limit: int | None) -> Iterator[ShownJob]:
         fields = asdict(wanted)
         query = {
             "q": fields["text"],
@@ -112,36 +122,36 @@ class FromDaemon:
             if cursor is None:
                 return
 
-    def batches(self, limit: int) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._client.get("/api/v1/batches", limit=limit)["items"]
+    def batches(self, limit: int) -> list[ShownBatch]:
+        found: list[ShownBatch] = self._client.get("/api/v1/batches", limit=limit)["items"]
         return found
 
-    def batch(self, named: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._client.get(f"/api/v1/batches/{segment(named)}")
+    def batch(self, named: str) -> ShownBatch:
+        found: ShownBatch = self._client.get(f"/api/v1/batches/{segment(named)}")
         return found
 
-    def job(self, named: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._client.get(f"/api/v1/jobs/{segment(named)}")
+    def job(self, named: str) -> WholeJob:
+        found: WholeJob = self._client.get(f"/api/v1/jobs/{segment(named)}")
         return found
 
-    def files(self, job_id: str) -> Iterator[dict[str, Any]]:
+    def files(self, job_id: str) -> Iterator[ShownFile]:
         cursor: str | None = ""
         while cursor is not None:
             page = self._client.get(f"/api/v1/jobs/{segment(job_id)}/files", limit=_PAGE, cursor=cursor)
             yield from page["items"]
             cursor = page["next"]
 
-    def summary(self, job_id: str) -> dict[str, Any]:
+    def summary(self, job_id: str) -> ShownJob:
         return next(iter(self.jobs(JobFilter(text=job_id), 1)))
 
     def log(self, job_id: str, step: str, start: int) -> Iterator[bytes]:
         return self._client.log(job_id, step, start)
 
-    def sources(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._client.get("/api/v1/sources")["items"]
+    def sources(self) -> list[ShownSource]:
+        found: list[ShownSource] = self._client.get("/api/v1/sources")["items"]
         return found
 
-    def entries(self, source: str, state: str, stage: str | None) -> Iterator[dict[str, Any]]:
+    def entries(self, source: str, state: str, stage: str | None) -> Iterator[ShownEntry]:
         cursor: str | None = ""
         asked = f"?stage={stage}" if stage == "" else ""  # an empty one is a question too
         while cursor is not None:
@@ -150,14 +160,14 @@ class FromDaemon:
             yield from page["items"]
             cursor = page["next"]
 
-    def entry(self, source: str, key: str) -> dict[str, Any]:
+    def entry(self, source: str, key: str) -> EntryHistory:
         path = f"/api/v1/sources/{segment(source)}/entries/{segment(key)}"
-        found: dict[str, Any] = self._client.get(path)
+        found: EntryHistory = self._client.get(path)
         return found
 
 
 @dataclass
-class Place:
+class NamedRoot:
     """A root, and the configuration that names it."""
 
     root: Path
@@ -192,7 +202,7 @@ class Place:
             _ = self.config
 
 
-def find_place() -> Place:
+def find_place() -> NamedRoot:
     """Return the root that the configuration names, also where the configuration has a mistake.
 
     Raises: ConfigError: no root can be found in it.
@@ -203,11 +213,11 @@ def find_place() -> Place:
         from dittohead.config.loader import load
 
         config = load(path, probe=False)
-        found = Place(config.root, path, config.settings.store == "sqlite", config.digest)
+        found = NamedRoot(config.root, path, config.settings.store == "sqlite", config.digest)
     return found
 
 
-def root_of(path: Path) -> Place | None:
+def root_of(path: Path) -> NamedRoot | None:
     """Return the root that a configuration names, None where it cannot be made out, or is not there."""
     digest = ""
     try:
@@ -221,7 +231,7 @@ def root_of(path: Path) -> Place | None:
     if not isinstance(root, str) or not root:
         return None
     found = (path.resolve().parent / root).absolute()
-    return Place(found, path, store == "sqlite", digest) if _may_be_there(found) else None
+    return NamedRoot(found, path, store == "sqlite", digest) if _may_be_there(found) else None
 
 
 def _may_be_there(root: Path) -> bool:
@@ -244,7 +254,7 @@ def _plain_lines(path: Path) -> dict[str, str]:
 
 
 @contextmanager
-def viewing(here: Place | None = None) -> Iterator[View]:
+def viewing(here: NamedRoot | None = None) -> Iterator[View]:
     """Look at the running daemon; where none answers, at the store.
 
     Args:
@@ -255,9 +265,9 @@ def viewing(here: Place | None = None) -> Iterator[View]:
     here = here or find_place()
     client = here.client()
     if client is None:
-        from dittohead.cli.storeview import looking
+        from dittohead.cli.storeview import store_at
 
-        with looking(here) as view:
+        with store_at(here) as view:
             yield view
         return
     try:

@@ -17,7 +17,7 @@ from dittohead.cli.view import View, viewing
 from dittohead.model.states import TERMINAL
 
 #: Seconds between two looks.
-_LOOK_S = 0.2
+_TURN_S = 0.2
 _SHOW_S = 1.0
 
 #: Characters of a line that are held until its end comes.
@@ -74,7 +74,7 @@ class _Logs:
                     yield name, self._decoders[name].decode(piece)
             if last:
                 return
-            time.sleep(_LOOK_S)
+            time.sleep(_TURN_S)
 
     def _new(self, name: str) -> Iterator[bytes]:
         for piece in self._view.log(self._job, name, self._read[name]):

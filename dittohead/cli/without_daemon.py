@@ -22,7 +22,8 @@ from dittohead.config.loader import Config
 from dittohead.folders.replacement import Replacements
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import DittoheadError
-from dittohead.model.records import Answer
+from dittohead.model.records import RequestAnswer
+from dittohead.model.shown import ShownReport
 from dittohead.model.states import JobState
 from dittohead.store import Store, queries
 from dittohead.store import requests as request_store
@@ -34,7 +35,7 @@ from dittohead.system.users import owner
 _ANSWER_S = 30.0
 
 
-def carried_out(action: str, jobs: tuple[str, ...], args: dict[str, Any]) -> Iterator[Answer]:
+def carried_out(action: str, jobs: tuple[str, ...], args: dict[str, Any]) -> Iterator[RequestAnswer]:
     """Carry an action out while no daemon runs; yield the answer for each job.
 
     Args:
@@ -52,7 +53,7 @@ def carried_out(action: str, jobs: tuple[str, ...], args: dict[str, Any]) -> Ite
 
 def _by_row(
     config: Config, store: Store, stations: Stations, action: str, job: str, args: dict[str, Any]
-) -> Answer:
+) -> RequestAnswer:
     """Leave a row for a daemon that is just starting, or for this process; return the answer."""
     number = store.run(request_store.add, action, job, args, getpass.getuser())
     if not lock.is_held(stations.state):
@@ -75,17 +76,17 @@ def must_be_its_user(state: Path) -> None:
         )
 
 
-def _wait_for_answer(store: Any, number: int) -> Answer:
+def _wait_for_answer(store: Any, number: int) -> RequestAnswer:
     end = time.monotonic() + _ANSWER_S
     while time.monotonic() < end:
-        answer: Answer | None = store.run(request_store.answer_to, number)
+        answer: RequestAnswer | None = store.run(request_store.answer_to, number)
         if answer is not None:
             return answer
         time.sleep(0.05)
     fail("the daemon has not answered yet; it will carry this out: dittohead status", TEMPORARY)
 
 
-def verified(job: str) -> dict[str, Any]:
+def verified(job: str) -> ShownReport:
     """Compare a job's receipt with everything; return the report. Raises: NoSuchJob."""
     config = load_config()
     with reading(config) as (store, stations):

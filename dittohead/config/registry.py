@@ -17,7 +17,7 @@ SOURCES = "dittohead.sources"
 T = TypeVar("T", Worker[Any], Source[Any])
 
 
-class Found(Generic[T]):
+class Offered(Generic[T]):
     """What packages offer of one kind, by name."""
 
     kind: type[T]
@@ -65,13 +65,13 @@ class Found(Generic[T]):
         self._points[made.name] = EntryPoint(made.name, type(made).__module__, GROUP)
 
 
-class Registry(Found[Worker[Any]]):
+class Registry(Offered[Worker[Any]]):
     """The workers there are, by name."""
 
     kind, word = Worker, "worker"
 
 
-class Sources(Found[Source[Any]]):
+class Sources(Offered[Source[Any]]):
     """The sources there are, by name."""
 
     kind, word = Source, "source"

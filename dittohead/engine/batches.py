@@ -124,7 +124,7 @@ def _clear(stations: Stations, collection: bytes, places: Mapping[Station, bytes
 
 def _move_beside(stations: Stations, source: Station, collection: bytes, to: Station, place: bytes) -> None:
     for path in stations.beside(source, collection):
-        name = stations.settle(path, to, to=place + path.removeprefix(collection), source=source)
+        name = stations.move_to(path, to, to=place + path.removeprefix(collection), source=source)
         log.get().info(log.COLLECTION_BESIDE, name=display(path), station=to.value, folder=display(name))
 
 
@@ -133,14 +133,14 @@ async def _told_beside(engine: Engine, batch: Batch) -> list[str]:
     stations, collection = engine.stations, batch.folder
     places = [(s, await _place(engine.store, stations, s, collection, batch)) for s in _OVER]
 
-    def look() -> list[str]:
+    def listed() -> list[str]:
         found: list[str] = []
         for station, place in (*places, (Station.PROCESSING, collection)):
             with contextlib.suppress(OSError):  # it does not lie there, or cannot be looked at
                 found += [_in_words(stations, station, path) for path in stations.beside(station, place)]
         return sorted(set(filter(None, found)))
 
-    return await asyncio.to_thread(look)
+    return await asyncio.to_thread(listed)
 
 
 def _in_words(stations: Stations, station: Station, path: bytes) -> str:

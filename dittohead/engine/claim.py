@@ -73,7 +73,7 @@ class Claimer:
     budget: DiskBudget = field(init=False)
 
     def __post_init__(self) -> None:
-        self.room = WaitingRoom(self.stations)
+        self.waiting_room = WaitingRoom(self.stations)
         self.budget = DiskBudget(Disks(self.stations, lambda: self.config.settings.space.floor))
 
     async def claim(self, arrival: Arrival) -> Job | Batch | Held | None:
@@ -101,7 +101,7 @@ class Claimer:
         if isinstance(needed, Held):
             return needed
         if (lack := self.budget.lacking(needed)) is not None:
-            return self._without_room(needed, lack)
+            return self._without_space(needed, lack)
         self.claiming.add(arrival.folder)
         try:
             # In the loop's own thread: a rename and two fsyncs take less than a hop to another one
@@ -109,7 +109,7 @@ class Claimer:
             fail_points.point("claim.decided")
             if not self.stations.claim(arrival):
                 return None
-            self.room.forget(arrival.folder)
+            self.waiting_room.forget(arrival.folder)
             # Whose it is, of the folder that was moved: the scan may have seen another of its name.
             status = self.stations.identity(Station.PROCESSING, arrival.folder)
             found = replace(arrival, dev=status.st_dev, ino=status.st_ino, uid=status.st_uid)
@@ -369,7 +369,7 @@ class Claimer:
         def work(stop: Stop) -> frozenset[str]:
             return wanted(pipeline, groups, folder)
 
-        return await self.room.beside(arrival, "purposes", work)
+        return await self.waiting_room.beside(arrival, "purposes", work)
 
     async def _needed(
         self, arrival: Arrival, matched: tuple[Pipeline, Mapping[str, str]] | None
@@ -382,10 +382,10 @@ class Claimer:
         each = matched is not None and matched[0].settings.each is not None
         if not (watch.settle or partial or factor or each):
             return Need()
-        size = await self.room.admit(arrival, watch, partial, each=each)
+        size = await self.waiting_room.admit(arrival, watch, partial, each=each)
         return size if isinstance(size, Held) else Need(work=int(size * factor))
 
-    def _without_room(self, needed: Need, lack: Lack) -> Held:
+    def _without_space(self, needed: Need, lack: Lack) -> Held:
         # Others wait only where waiting helps: jobs under way will give room back.
         for_space = self.budget.is_promised and needed.on(lack.disk) < lack.capacity
         # Below the floor no folder is taken at all, and that is told by itself.

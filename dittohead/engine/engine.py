@@ -10,7 +10,7 @@ from dittohead.config.registry import Registry
 from dittohead.config.settings import Retry
 from dittohead.engine.disks import Disks
 from dittohead.engine.metrics import Metrics
-from dittohead.engine.runner import LocalRunner, Runner
+from dittohead.engine.runner import LocalRunner, StepRunner
 from dittohead.engine.shortage import Shortage
 from dittohead.engine.suspects import Suspects
 from dittohead.engine.targets import Compose, Targets
@@ -40,7 +40,7 @@ class Engine:
     settle_s: float = 0.0  #: nothing in a folder may have changed for this long before it is done
     floor: Callable[[], int] = lambda: 0  #: bytes that stay free on the disk, by the configuration in force
     disks: Disks = field(init=False)
-    runner: Runner = field(init=False)  #: where steps run
+    runner: StepRunner = field(init=False)  #: where steps run
     metrics: Metrics = field(default_factory=Metrics)
     suspects: Suspects = field(default_factory=Suspects)
     shortage: Shortage = field(default_factory=Shortage)

@@ -283,7 +283,7 @@ async def leave_processing(store: Store, stations: Stations, job: Job) -> None:
         if station is Station.FAILED and not stations.exists(station, folder):
             stations.write_reason(folder, _reason_text(stations, job, folder))
             fail_points.point("finish.reason")
-        name = stations.settle(job.folder, station, to=folder)
+        name = stations.move_to(job.folder, station, to=folder)
         if station is Station.FAILED and name != folder:
             stations.write_reason(name, _reason_text(stations, job, name))
             if not stations.folder(

@@ -231,7 +231,7 @@ class _Run:
         if totals.ignored:  # kept with the job: who drops folders again knows them by all their files
             ignored = Ignored(files=totals.ignored, size=totals.ignored_size)
             definition = dataclasses.replace(definition, ignored=ignored)
-        looks = any(StepRun(self.run_state, row.position).looks for row in steps)
+        looks = any(StepRun(self.run_state, row.position).has_preflight for row in steps)
         begin = [] if looks else step_graph.ready(steps, self.run_state.needs, ())
         await self.engine.store.write(
             job_store.set_manifest,
@@ -312,7 +312,7 @@ class _Run:
             step
             for step in (StepRun(self.run_state, row.position) for row in rows)
             # What the folder holds must be known to those that are left, also when its facts are lost.
-            if step.looks and (step.row.state is not StepState.DONE or step.describes)
+            if step.has_preflight and (step.row.state is not StepState.DONE or step.describes)
         ]
         if all(row.state is StepState.DONE for row in rows):
             return []
@@ -343,7 +343,7 @@ class _Run:
             while True:
                 _heed_cancellation()
                 if running:
-                    await self._look_again(aside)
+                    await self._resume_put_off(aside)
                 begin = step_graph.ready(run_state.steps, run_state.needs, run_state.busy)
                 run_state.busy.update(begin)
                 if len(begin) == 1 and not running and not aside:  # nothing beside it: no task of its own
@@ -368,7 +368,7 @@ class _Run:
         else:
             aside[index] = why
 
-    async def _look_again(self, aside: dict[int, SetAside]) -> None:
+    async def _resume_put_off(self, aside: dict[int, SetAside]) -> None:
         """Let steps that were put off be tried again, where that is due while others still run."""
         now = time.monotonic()
         for index, why in list(aside.items()):
@@ -465,7 +465,7 @@ class _Run:
         """Return what was moved away under the root, where a run has stumbled over something. Blocking."""
         stations, run_state = self.engine.stations, self.run_state
         try:
-            missing = stations.look()
+            missing = stations.missing_names()
         except StationMissing as error:
             return error
         except OSError:

@@ -13,10 +13,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from dittohead.model.errors import Unreadable
 from dittohead.model.held import Held
+from dittohead.model.shown import LiveFacts, LiveStatus, ShownHeld, ShownProgress
 from dittohead.model.text import display
 from dittohead.system import own_files
 from dittohead.system.files import replace_file
@@ -36,11 +37,11 @@ class Progress:
     since: float
     first: int  #: what was done already when it was first told
 
-    def fields(self, now: float) -> dict[str, Any]:
+    def fields(self, now: float) -> ShownProgress:
         """Return it as JSON fields; `eta_seconds` only where the total is known."""
         elapsed = max(now - self.since, 0.001)
         rate = (self.done - self.first) / elapsed
-        fields: dict[str, Any] = {
+        fields: ShownProgress = {
             "step": self.step,
             "done": self.done,
             "total": self.total,
@@ -59,9 +60,9 @@ class Live:
     path: Path
     #: by job and step; steps run in parallel
     progress: dict[str, dict[str, Progress]] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: LiveFacts = field(default_factory=LiveFacts)
     held: dict[str, str] = field(default_factory=dict)  #: `NAMED` at most
-    waiting: dict[str, dict[str, Any]] = field(default_factory=dict)  #: of the same, part by part
+    waiting: dict[str, ShownHeld] = field(default_factory=dict)  #: of the same, part by part
     held_count: int = 0
     _written: str = ""
 
@@ -97,7 +98,7 @@ class Live:
         """Forget a job's progress."""
         self.progress.pop(job, None)
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> LiveStatus:
         """Return all of it."""
         now = time.monotonic()
         return {
@@ -122,14 +123,17 @@ class Live:
         self._written = text
 
 
-def _of_job(steps: list[dict[str, Any]]) -> dict[str, Any]:
+def _of_job(steps: list[ShownProgress]) -> ShownProgress:
     """Return the progress of a job: of the step that began first, and of those beside it."""
-    return {**steps[0], **({"beside": steps[1:]} if len(steps) > 1 else {})}
+    first = steps[0]
+    if len(steps) > 1:
+        first["beside"] = steps[1:]
+    return first
 
 
-def read(state: Path) -> dict[str, Any]:
+def read(state: Path) -> LiveStatus:
     """Return what the daemon last wrote, {} when there is nothing to read."""
     try:
-        return own_files.document(state / "live.json", own_files.mapping)
+        return cast(LiveStatus, own_files.document(state / "live.json", own_files.mapping))
     except (OSError, Unreadable):
         return {}

@@ -16,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics import MetricWrapperBase
 
 from dittohead.model.held import HeldKind
+from dittohead.model.shown import LiveStatus, StoreTotals
 from dittohead.model.states import JobState
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -102,7 +103,7 @@ class Metrics:
         self.described.append((shown, kind.__name__.lower(), meaning))
         return kind(f"dittohead_{name}", meaning, labels, registry=self._registry, **more)
 
-    def expose(self, overview: Mapping[str, Any], live: Mapping[str, Any]) -> bytes:
+    def expose(self, overview: StoreTotals, live: LiveStatus) -> bytes:
         """Return all of it as text.
 
         Args:
@@ -129,8 +130,9 @@ class Metrics:
             self.mode.labels(mode).set(watcher.get("mode") == mode)
         for target in overview["targets"]:
             self.paused.labels(target["name"]).set(target["paused"])
+        fixity: Mapping[str, Any] = live.get("fixity") or {}
         for name in FIXITY:
-            self.fixity.labels(name).set((live.get("fixity") or {}).get(name, 0))
+            self.fixity.labels(name).set(fixity.get(name, 0))
         for name, fields in live.get("sources", {}).items():
             self.source_ok.labels(name).set(not fields["error"])
         return generate_latest(self._registry)

@@ -10,7 +10,7 @@ from dittohead.contract.worker import Options, StepContext, StepResult, Worker
 from dittohead.system.limits import FairLimiter
 
 
-class Runner(Protocol):
+class StepRunner(Protocol):
     """Where steps run: within this process, or elsewhere.
 
     What a worker raises leaves `run` and `preflight` as it is. When they are cancelled, nothing of the step

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from dittohead.config.settings import Watch
-from dittohead.engine.folder_look import FolderLook
+from dittohead.engine.folder_activity import FolderActivity
 from dittohead.model.records import Arrival
 
 #: A folder that was seen to grow waits this many times the longest pause seen between two times it grew.
@@ -59,8 +59,8 @@ class _Known:
     """What earlier looks at an arrival saw."""
 
     ino: int
-    look: FolderLook  #: the last that saw something new
-    since: float  #: the end of that look, by the clock that only goes on
+    seen: FolderActivity  #: the last that saw something new
+    since: float  #: the end of that walk, by the clock that only goes on
     closed: bool  #: at the last look of all the daemon might not read or move it
     grown_ns: int  #: the newest ctime of the look that first saw what it holds now
     grown_since: float  #: the end of that look
@@ -87,22 +87,28 @@ class Settling:
         self._stepped_at: float | None = None
 
     def wait(
-        self, arrival: Arrival, look: FolderLook, watch: Watch, ago_s: float = 0.0, *, closed: bool = False
+        self,
+        arrival: Arrival,
+        seen: FolderActivity,
+        watch: Watch,
+        ago_s: float = 0.0,
+        *,
+        closed: bool = False,
     ) -> SettlingWait | None:
         """Return how long it is still to be waited for; None when it had settled as the look began.
 
         Args:
-            ago_s: how long ago that was: what was written behind the look, or since, it has not seen.
+            ago_s: how long ago that was: what was written behind the walk, or since, it has not seen.
             closed: the daemon may not move it as it is.
         """
         if watch.settle == 0:
             return None
-        known = self._note(arrival, look, closed)
-        why = known.why or _why(look, arrival)
+        known = self._note(arrival, seen, closed)
+        why = known.why or _why(seen, arrival)
         in_place = why is not Why.FRESH
         need = max(watch.settle, watch.settle_in_place if in_place else 0.0, known.pause_s * _PAUSES)
         left = max(
-            self._left(look.newest_ns, known.since, watch.settle, ago_s),
+            self._left(seen.newest_ns, known.since, watch.settle, ago_s),
             self._left(known.grown_ns, known.grown_since, need, ago_s),
         )
         if left <= 0:
@@ -118,36 +124,36 @@ class Settling:
         """Forget an arrival that was claimed."""
         self._known.pop(folder, None)
 
-    def _note(self, arrival: Arrival, look: FolderLook, closed: bool) -> _Known:
+    def _note(self, arrival: Arrival, seen: FolderActivity, closed: bool) -> _Known:
         now = self._monotonic()
         known = self._known.get(arrival.folder)
         if known is None or known.ino != arrival.ino:
             known = _Known(
                 ino=arrival.ino,
-                look=look,
+                seen=seen,
                 since=now,
                 closed=closed,
-                grown_ns=look.newest_ns,
+                grown_ns=seen.newest_ns,
                 grown_since=now,
             )
             self._known[arrival.folder] = known
-        elif known.look.trace != look.trace:
-            self._changed(known, look, arrival, closed, now)
-            known.look, known.since, known.grew = look, now, True
+        elif known.seen.trace != seen.trace:
+            self._changed(known, seen, arrival, closed, now)
+            known.seen, known.since, known.grew = seen, now, True
         known.closed = closed
         if not known.cured:
-            known.grown_ns = look.newest_ns
+            known.grown_ns = seen.newest_ns
         return known
 
     @staticmethod
-    def _changed(known: _Known, look: FolderLook, arrival: Arrival, closed: bool, now: float) -> None:
+    def _changed(known: _Known, seen: FolderActivity, arrival: Arrival, closed: bool, now: float) -> None:
         """Note a change: somebody who writes, or only what opens the folder to the daemon."""
-        if known.look.content == look.content and known.closed:
-            known.why = known.why or _why(known.look, arrival)  # its times told it before they were changed
+        if known.seen.content == seen.content and known.closed:
+            known.why = known.why or _why(known.seen, arrival)  # its times told it before they were changed
             known.cured = True
             return
-        if known.look.content != look.content:
-            known.why, known.pause_s = _grown(known, look, closed)
+        if known.seen.content != seen.content:
+            known.why, known.pause_s = _grown(known, seen, closed)
         known.grown_since, known.cured = now, False
 
     def _left(self, newest_ns: int, since: float, need: float, ago_s: float) -> float:
@@ -168,29 +174,29 @@ class Settling:
         return need - age
 
 
-def _why(look: FolderLook, arrival: Arrival) -> Why:
+def _why(seen: FolderActivity, arrival: Arrival) -> Why:
     """Return what the times of a folder tell; and who saw it renamed, where they do not."""
-    if not look.written_in_place:
+    if not seen.written_in_place:
         return Why.FRESH
-    if look.is_empty:
+    if seen.is_empty:
         return Why.EMPTY
-    if look.newest_ns > look.own_ns:
+    if seen.newest_ns > seen.own_ns:
         return Why.LATER
     return Why.FRESH if arrival.renamed else Why.ONE_STEP
 
 
-def _grown(known: _Known, look: FolderLook, closed: bool) -> tuple[Why | None, float]:
+def _grown(known: _Known, seen: FolderActivity, closed: bool) -> tuple[Why | None, float]:
     """Return what it tells that a folder holds something else than before, and its longest pause."""
-    if str(known.look.error) != str(look.error):
+    if str(known.seen.error) != str(seen.error):
         return Why.UNSEEN, known.pause_s  # what it held before was not seen, or not all of it
-    pause_s = _pause_s(known, look)
+    pause_s = _pause_s(known, seen)
     if known.closed and not closed:
         return Why.GREW, known.pause_s
     # Who was seen to write at a pace writes under the final name, whatever the times say.
     return (Why.GREW if pause_s > 0 else known.why), max(known.pause_s, pause_s)
 
 
-def _pause_s(known: _Known, look: FolderLook) -> float:
+def _pause_s(known: _Known, seen: FolderActivity) -> float:
     """Return the time between two changes, by the file system's own clock; 0.0 for what is not a pause."""
-    pause_s = (look.newest_ns - known.grown_ns) / 1e9
+    pause_s = (seen.newest_ns - known.grown_ns) / 1e9
     return pause_s if 0 < pause_s <= _LONGEST_S else 0.0

@@ -23,7 +23,7 @@ from dittohead.model.records import Job, JobId, StepRow
 from dittohead.model.states import JobState, StepState
 from dittohead.store import history
 from dittohead.store import jobs as job_store
-from dittohead.store.columns import Damaged
+from dittohead.store.columns import DamagedJson
 from dittohead.system import fail_points, log
 from dittohead.system.files import durable_file, fsync_dir
 
@@ -149,7 +149,7 @@ class StepRun:
         return None
 
     @property
-    def looks(self) -> bool:
+    def has_preflight(self) -> bool:
         """Whether its worker has something to look for before all steps."""
         worker = self._known()
         return worker is not None and type(worker).preflight is not Worker.preflight
@@ -231,7 +231,9 @@ class StepRun:
 
     async def _context(self, worker: Worker[Any], *, before_all: bool = False) -> Context:
         run_state, engine = self.run_state, self.run_state.engine
-        if isinstance(self.row.saved, Damaged):  # it may have asked somebody outside: not to be asked twice
+        if isinstance(
+            self.row.saved, DamagedJson
+        ):  # it may have asked somebody outside: not to be asked twice
             raise ItemError(
                 "what this step had noted of itself in the store cannot be read any more",
                 where=f"step {self.name}",

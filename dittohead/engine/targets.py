@@ -269,7 +269,7 @@ class Targets:
 
         await self._change(name, decide)
 
-    async def has_room(self, name: str) -> None:
+    async def has_space(self, name: str) -> None:
         """Forget that a place was full."""
 
         def decide(known: TargetRow | None) -> _Change | None:

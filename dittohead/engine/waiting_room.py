@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 from dittohead.config.settings import Watch
-from dittohead.engine.folder_look import FolderLook, expanded, look_at
+from dittohead.engine.folder_activity import FolderActivity, expanded, read_activity
 from dittohead.engine.settling import Settling, SettlingWait, Why
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import Immovable
@@ -27,7 +27,7 @@ from dittohead.system.mounts import filesystem_type, needs_polling
 from dittohead.system.threads import Crew, Hung, Piece, Stop
 
 #: Looks at once. Most take less than a millisecond; one at a folder of a million files takes seconds.
-_LOOKS = 8
+_WALKS = 8
 
 #: A look that takes longer goes on beside what else there is to do; the arrival is offered again then.
 _PATIENCE_S = 0.1
@@ -81,7 +81,7 @@ class WaitingRoom:
     def __init__(self, stations: Stations) -> None:
         self._stations = stations
         self._settling: Settling | None = None
-        self._crew = Crew("look_at", _LOOKS)
+        self._crew = Crew("read_activity", _WALKS)
         self._pending: dict[tuple[bytes, str], Piece[Any]] = {}
         self._seen: dict[tuple[bytes, str], _Sighting] = {}
         self._hung: dict[bytes, Piece[Any]] = {}
@@ -99,15 +99,15 @@ class WaitingRoom:
         """
         names = expanded(tuple(partial))
 
-        def work(stop: Stop) -> tuple[FolderLook, Immovable | None, float, float]:
+        def work(stop: Stop) -> tuple[FolderActivity, Immovable | None, float, float]:
             folder, began = self._stations.folder(Station.INBOX, arrival.folder), time.monotonic()
-            seen = look_at(folder, names, stop=stop, now_ns=time.time_ns())
+            seen = read_activity(folder, names, stop=stop, now_ns=time.time_ns())
             closed = self._stations.immovable(arrival.folder)
             if each and closed is None and seen.error is None:
                 closed = self._stations.immovable_in(arrival.folder)
             return seen, closed, began, time.monotonic() - began
 
-        found = await self.beside(arrival, "look_at", work)
+        found = await self.beside(arrival, "read_activity", work)
         if isinstance(found, Held):
             return found
         seen, closed, began, took_s = found
@@ -193,7 +193,7 @@ class WaitingRoom:
     # -- what a look says ---------------------------------------------------------------------
 
     def _judge(
-        self, arrival: Arrival, seen: FolderLook, watch: Watch, ago_s: float, *, closed: bool
+        self, arrival: Arrival, seen: FolderActivity, watch: Watch, ago_s: float, *, closed: bool
     ) -> Held | None:
         if self._settling is None:
             # Times that another machine gives, as on NFS and SMB, are by another clock than ours.
@@ -211,7 +211,7 @@ def _patience_s(lapsed: _Sighting | None) -> float:
     return _PATIENCE_S if lapsed is None else min(max(2 * lapsed.took_s, _PATIENCE_S), _PATIENCE_MOST_S)
 
 
-def _unfinished(seen: FolderLook, folder: bytes) -> Held:
+def _unfinished(seen: FolderActivity, folder: bytes) -> Held:
     """Return how a folder is held that somebody still writes to, or so it seems."""
     since = seen.newest_ns / 1e9
     again_s = min(max((time.time() - since) * _PART_OF_AGE, _SOON_S), _SELDOM_S)

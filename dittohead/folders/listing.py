@@ -21,6 +21,7 @@ from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
 from dittohead.model import paths
 from dittohead.model.records import Job, StepRow
+from dittohead.model.shown import ShownFile
 from dittohead.model.states import StepState
 
 #: A path as it stands in a line: quotation marks within other values are escaped, and cannot look like it.
@@ -252,12 +253,12 @@ def _written(path: bytes) -> bytes:
     return json.dumps(paths.path_fields(path)["path"], ensure_ascii=False)[1:-1].encode()
 
 
-def fields(file: ListedFile) -> dict[str, Any]:
+def fields(file: ListedFile) -> ShownFile:
     """Return a file for programs."""
-    source = paths.path_fields(file.source)
+    path, source = paths.path_fields(file.path), paths.path_fields(file.source)
     return {
-        "encoding": "",
-        **paths.path_fields(file.path),
+        "path": path["path"],
+        "encoding": path.get("encoding", ""),
         "size": file.size,
         "sha256": file.sha256,
         "step": file.step,

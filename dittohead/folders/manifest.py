@@ -187,15 +187,15 @@ class _Hasher:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=kind is not None)
 
-    def directory(self, found: files.Found) -> None:
+    def directory(self, found: files.FoundName) -> None:
         self._queue.append(({**path_fields(found.path), "dir": True}, None))
         self.drain(_AHEAD)
 
-    def special(self, found: files.Found) -> None:
+    def special(self, found: files.FoundName) -> None:
         self._queue.append(({**path_fields(found.path), "special": found.kind}, None))
         self.drain(_AHEAD)
 
-    def file(self, found: files.Found, *, ignored: bool) -> None:
+    def file(self, found: files.FoundName, *, ignored: bool) -> None:
         fd, status = _open(found)
         fields: dict[str, Any] = {
             **path_fields(found.path),
@@ -247,7 +247,7 @@ def _line(fields: dict[str, Any]) -> bytes:
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def _open(found: files.Found) -> tuple[int, os.stat_result]:
+def _open(found: files.FoundName) -> tuple[int, os.stat_result]:
     try:
         return files.open_regular(found.name, found.dir_fd)
     except ItemError as error:
@@ -379,12 +379,12 @@ def _difference(entry: Entry | None, path: bytes) -> ItemError:
     return changed(entry.path, "removed")
 
 
-def _glance(found: files.Found, entry: Entry) -> None:
+def _glance(found: files.FoundName, entry: Entry) -> None:
     if (found.status.st_size, found.status.st_mtime_ns) != (entry.size, entry.mtime_ns):
         raise changed(entry.path, "changed")
 
 
-def _compare(found: files.Found, entry: Entry, buffer: memoryview, stop: Stop, *, digests: bool) -> None:
+def _compare(found: files.FoundName, entry: Entry, buffer: memoryview, stop: Stop, *, digests: bool) -> None:
     status = found.status
     same = (status.st_size, status.st_mtime_ns, status.st_ctime_ns) == (
         entry.size,

@@ -5,21 +5,96 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, NotRequired, TypedDict, TypeVar, cast
 
 from dittohead.folders.stations import fit, must_be_folder, must_be_plain
 from dittohead.model import paths
 from dittohead.model.errors import Unreadable
 from dittohead.model.events import Event, EventType
 from dittohead.model.records import SCHEMA, Entry, Job, Location, Output, StepRow
+from dittohead.model.shown import ShownEvent, ShownFailure
 from dittohead.model.states import StepState
 from dittohead.model.text import rfc3339
 from dittohead.system import files, own_files
 
 T = TypeVar("T")
+
+
+class ReceiptFile(paths.PathFields):
+    """A file of the folder as it was at the claim."""
+
+    size: int
+    sha256: str
+    ignored: NotRequired[bool]  #: no step was given it
+
+
+class ReceiptManifest(TypedDict):
+    """The folder's files."""
+
+    algorithm: str
+    files: list[ReceiptFile]
+
+
+class RecordedOutput(paths.PathFields):
+    """A file that a step made."""
+
+    step: NotRequired[str]  #: in receipts; a step's own list is all of one step
+    size: int
+    sha256: str
+    source: NotRequired[str]
+    source_encoding: NotRequired[str]
+    detail: NotRequired[dict[str, Any]]
+
+
+class RecordedLocation(paths.PathFields):
+    """Where something lies."""
+
+    step: NotRequired[str]
+    uri: str
+    size: int
+    sha256: str
+    verified_by: str
+    checksum: NotRequired[str]
+    version: NotRequired[str]
+    use: NotRequired[str]
+
+
+class ReceiptStep(TypedDict):
+    """A step of the job."""
+
+    name: str
+    worker: str
+    state: str
+    started_at: str | None
+    finished_at: str | None
+    detail: str
+    recipe: NotRequired[Mapping[str, Any]]
+
+
+class Receipt(TypedDict):
+    """A whole receipt; keys that are not required are newer than the first receipts."""
+
+    schema: str
+    job: str
+    name: str
+    folder: str
+    folder_encoding: NotRequired[str]
+    pipeline: str
+    state: str
+    host: str
+    claimed_at: str
+    finished_at: str
+    error: ShownFailure | None
+    uid: int
+    batch: NotRequired[str]
+    steps: NotRequired[list[ReceiptStep]]
+    manifest: ReceiptManifest
+    outputs: list[RecordedOutput]
+    locations: list[RecordedLocation]
+    events: list[ShownEvent]
 
 
 def path_of(receipts: Path, job: Job) -> Path:
@@ -73,9 +148,9 @@ def write(
         out.write(b',\n "manifest": {"algorithm": "sha256", "files": ')
         _array(out, entries, _entry)
         out.write(b'},\n "outputs": ')
-        _array(out, outputs, lambda pair: output_fields(pair[1], step=pair[0]))
+        _array(out, outputs, lambda pair: {"step": pair[0], **output_fields(pair[1])})
         out.write(b',\n "locations": ')
-        _array(out, locations, lambda pair: location_fields(pair[1], step=pair[0]))
+        _array(out, locations, lambda pair: {"step": pair[0], **location_fields(pair[1])})
         out.write(b',\n "events": ')
         _array(out, events, event_fields)
         out.write(b"\n}\n")
@@ -108,7 +183,7 @@ def _json(value: Any, indent: int | None = None) -> bytes:
     return json.dumps(value, ensure_ascii=False, indent=indent).encode("utf-8", "backslashreplace")
 
 
-def _array(out: IO[bytes], items: Iterable[Any], fields: Callable[[Any], dict[str, Any] | None]) -> None:
+def _array(out: IO[bytes], items: Iterable[Any], fields: Callable[[Any], Mapping[str, Any] | None]) -> None:
     separator = b"["
     for item in items:
         line = fields(item)
@@ -124,7 +199,7 @@ def _folder_fields(folder: bytes) -> dict[str, Any]:
     return {"folder": fields["path"], **encoding}
 
 
-def folder_bytes(fields: dict[str, Any]) -> bytes:
+def folder_bytes(fields: Mapping[str, Any]) -> bytes:
     """Return the folder's name at the claim, as a receipt gives it."""
     return paths.path_bytes({"path": fields["folder"], "encoding": fields.get("folder_encoding", "")})
 
@@ -149,14 +224,10 @@ def _entry(entry: Entry) -> dict[str, Any] | None:
     return {**fields, "ignored": True} if entry.is_ignored else fields
 
 
-def output_fields(output: Output, **more: str) -> dict[str, Any]:
+def output_fields(output: Output) -> RecordedOutput:
     """Return an output as it stands in receipts and result files."""
-    fields = {
-        **more,
-        **paths.path_fields(output.path),
-        "size": output.size,
-        "sha256": output.sha256,
-    }
+    path = paths.path_fields(output.path)
+    fields = cast(RecordedOutput, {**path, "size": output.size, "sha256": output.sha256})
     if output.source:
         source = paths.path_fields(output.source)
         fields["source"] = source["path"]
@@ -167,16 +238,10 @@ def output_fields(output: Output, **more: str) -> dict[str, Any]:
     return fields
 
 
-def location_fields(location: Location, **more: str) -> dict[str, Any]:
+def location_fields(location: Location) -> RecordedLocation:
     """Return a location as it stands in receipts and result files."""
-    fields = {
-        **more,
-        "uri": location.uri,
-        **paths.path_fields(location.path),
-        "size": location.size,
-        "sha256": location.sha256,
-        "verified_by": location.verified_by,
-    }
+    copy = {"size": location.size, "sha256": location.sha256, "verified_by": location.verified_by}
+    fields = cast(RecordedLocation, {"uri": location.uri, **paths.path_fields(location.path), **copy})
     if location.checksum:
         fields["checksum"] = location.checksum
     if location.version:
@@ -186,7 +251,7 @@ def location_fields(location: Location, **more: str) -> dict[str, Any]:
     return fields
 
 
-def event_fields(event: Event) -> dict[str, Any]:
+def event_fields(event: Event) -> ShownEvent:
     """Return an event as it stands in receipts."""
     return {
         "type": event.type.value,
@@ -198,7 +263,7 @@ def event_fields(event: Event) -> dict[str, Any]:
     }
 
 
-def read_events(fields: Iterable[dict[str, Any]]) -> Iterator[Event]:
+def read_events(fields: Iterable[Mapping[str, Any]]) -> Iterator[Event]:
     """Read the events of a receipt. Raises: KeyError, ValueError: they are none."""
     for event in fields:
         yield Event(
@@ -211,7 +276,7 @@ def read_events(fields: Iterable[dict[str, Any]]) -> Iterator[Event]:
         )
 
 
-def read_location(fields: dict[str, Any]) -> Location:
+def read_location(fields: Mapping[str, Any]) -> Location:
     """Read one location of a receipt or a result file. Raises: KeyError, TypeError: it is none."""
     return Location(
         uri=own_files.text(fields["uri"]),
@@ -225,7 +290,7 @@ def read_location(fields: dict[str, Any]) -> Location:
     )
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> Receipt:
     """Return a receipt, with all that others look for in it.
 
     Raises: Unreadable: it is damaged, or no receipt; FileNotFoundError, OSError.
@@ -233,7 +298,7 @@ def read(path: Path) -> dict[str, Any]:
     return own_files.document(path, _checked)
 
 
-def _checked(found: Any) -> dict[str, Any]:
+def _checked(found: Any) -> Receipt:
     fields = own_files.mapping(found)
     for file in _items(own_files.mapping(fields["manifest"])["files"]):
         _must_be_a_file(file)
@@ -250,7 +315,7 @@ def _checked(found: Any) -> dict[str, Any]:
     for key in ("job", "name", "folder", "pipeline", "state", "host", "claimed_at", "finished_at"):
         own_files.text(fields[key])
     must_be_folder(folder_bytes(fields))
-    return fields
+    return cast(Receipt, fields)
 
 
 def _items(found: Any) -> list[dict[str, Any]]:
@@ -259,7 +324,7 @@ def _items(found: Any) -> list[dict[str, Any]]:
     return [own_files.mapping(one) for one in found]
 
 
-def _must_be_a_file(fields: dict[str, Any]) -> None:
+def _must_be_a_file(fields: Mapping[str, Any]) -> None:
     paths.path_bytes(fields), own_files.size(fields["size"]), own_files.text(fields["sha256"])
 
 
@@ -273,7 +338,7 @@ class Recorder:
         self.copies = 0  #: of those locations that are copies of files, not records and pages
         self._file: IO[bytes] | None = None
 
-    def add(self, fields: dict[str, Any]) -> None:
+    def add(self, fields: RecordedOutput | RecordedLocation) -> None:
         """Append one record."""
         if self._file is None:
             self._file = files.created(self.path)

@@ -147,8 +147,13 @@ class Replacements:
         with place(self.stations.folder(job.station, job.folder), name):
             pass
         fields = paths.path_fields(name)
-        given = {"path": fields["path"], "encoding": fields.get("encoding", "")}
-        return Offer(id=secrets.token_hex(16), job=job.id, who=who, **given)
+        return Offer(
+            id=secrets.token_hex(16),
+            job=job.id,
+            who=who,
+            path=fields["path"],
+            encoding=fields.get("encoding", ""),
+        )
 
     @contextlib.contextmanager
     def receiving(self, offer: Offer) -> Iterator[IO[bytes]]:

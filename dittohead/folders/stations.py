@@ -133,10 +133,10 @@ class Stations:
         self._trial()
         status = os.stat(self.root)
         self._root_was = (status.st_dev, status.st_ino)
-        self.look()
+        self.missing_names()
         return made
 
-    def look(self) -> list[str]:
+    def missing_names(self) -> list[str]:
         """Return the names of the directories under the root that are missing now. Blocking, but short.
 
         Raises: StationMissing: the root itself is not there, or is another directory; OSError.
@@ -379,7 +379,7 @@ class Stations:
             self.forget_reason(arrival.folder)
         return True
 
-    def settle(
+    def move_to(
         self,
         folder: bytes,
         station: Station,
@@ -421,7 +421,7 @@ class Stations:
         Raises: FileNotFoundError, StationError, OSError.
         """
         kind = kind_of(self.identity(Station.PROCESSING, name).st_mode)
-        aside = self.settle(name, Station.FAILED)
+        aside = self.move_to(name, Station.FAILED)
         lies = display(os.fsencode(self.folder(Station.FAILED, aside)))
         self.write_reason(aside, _ASIDE.format(name=visible(display(name)), kind=kind, lies=visible(lies)))
         return aside
@@ -511,11 +511,11 @@ class Stations:
         self._move(station, folder, station, self.aside(folder, job_id))
 
     def put_back(self, station: Station, folder: bytes, job_id: str) -> bytes:
-        """Give a folder that was set aside its name again, as `settle` does; return its name.
+        """Give a folder that was set aside its name again, as `move_to` does; return its name.
 
         Raises: FileNotFoundError, StationMissing, StationError.
         """
-        return self.settle(self.aside(folder, job_id), station, to=folder, source=station)
+        return self.move_to(self.aside(folder, job_id), station, to=folder, source=station)
 
     def identity(self, station: Station, folder: bytes) -> os.stat_result:
         """Return the folder's own lstat."""

@@ -1,7 +1,7 @@
 """The engine of sources: what brings work in from elsewhere and drops it into the inbox.
 
-Each source of config.yaml is one `Runner`, supervised here: its faults are said and tried again, and end
-nothing else. A folder comes into the inbox by the uploader's protocol alone.
+Each source of config.yaml is one `SourceRunner`, supervised here: its faults are said and tried again, and
+end nothing else. A folder comes into the inbox by the uploader's protocol alone.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from dittohead.contract.catalogue import SWITCH, Told
 from dittohead.engine.claim import Claimer
 from dittohead.folders.stations import Stations
 from dittohead.intake.board import acts
-from dittohead.intake.board.check import Check
-from dittohead.intake.runner import Runner, Tools
+from dittohead.intake.board.check import BoardCheck
+from dittohead.intake.runner import SourceRunner, Tools
 from dittohead.model.errors import DittoheadError, ItemError
+from dittohead.model.shown import RunningSource
 from dittohead.model.states import Action
 from dittohead.model.text import counted
 from dittohead.store import Store
@@ -49,7 +50,7 @@ class Intake:
     ) -> None:
         self._tools = Tools(store=store, stations=stations, claimer=claimer, secret=secret, poke=poke)
         self._sources = sources
-        self._runners: dict[str, Runner] = {}
+        self._runners: dict[str, SourceRunner] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
 
@@ -61,12 +62,12 @@ class Intake:
                 del self._runners[name]
         for name, setting in wanted.items():
             if name not in self._runners:
-                self._runners[name] = Runner(self._tools, setting, self._sources.get(setting.kind))
+                self._runners[name] = SourceRunner(self._tools, setting, self._sources.get(setting.kind))
         self._changed.set()
 
     async def run(self) -> None:
         """Run every source until cancelled."""
-        running: dict[str, Runner] = {}
+        running: dict[str, SourceRunner] = {}
         try:
             while True:
                 self._changed.clear()
@@ -123,7 +124,7 @@ class Intake:
         for runner in self._runners.values():
             runner.look_soon()
 
-    def shown(self) -> dict[str, dict[str, Any]]:
+    def shown(self) -> dict[str, RunningSource]:
         """Return what is true only now, of each source."""
         return {name: runner.shown() for name, runner in self._runners.items()}
 
@@ -138,7 +139,7 @@ class Intake:
             Action.SOURCE_CHECK: partial(self.check, live=not alone),
         }
 
-    def _runner(self, name: str) -> Runner:
+    def _runner(self, name: str) -> SourceRunner:
         runner = self._runners.get(name)
         if runner is None:
             names = ", ".join(self._runners) or "none"
@@ -148,11 +149,11 @@ class Intake:
     async def switch(self, request: Request) -> str:
         """Pause a part of a source, or let it go on. Raises: NoSuchSource, ItemError, StoreError."""
         runner = self._runner(request.job)
-        what, off = str(request.args.get("what") or "fetches"), request.action == Action.SOURCE_PAUSE
+        what, off = request.given.what or "fetches", request.action == Action.SOURCE_PAUSE
         known = self._sources.get(runner.setting.kind).switches
         if what not in known:
             raise ItemError(f'"{what}" cannot be paused', hint=f"There are: {', '.join(known)}")
-        reason = str(request.args.get("reason") or "") if off else ""
+        reason = request.given.reason if off else ""
         told = Told(key=what, state="paused" if off else "on", reason=reason)
         await runner.keep.catalogue.tell(SWITCH, [told], by=request.who)
         runner.news()
@@ -161,11 +162,11 @@ class Intake:
     async def tell(self, request: Request) -> str:
         """Tell a source something by one of its commands. Raises: NoSuchSource, ItemError, StoreError."""
         runner = self._runner(request.job)
-        source, command = self._sources.get(runner.setting.kind), str(request.args.get("command") or "")
+        source, command = self._sources.get(runner.setting.kind), request.given.command
         if command not in source.commands:
             known = ", ".join(source.commands) or "none"
             raise ItemError(f'this source knows no command "{command}"', hint=f"It knows: {known}")
-        args = {**request.args.get("args", {}), "who": request.who}
+        args = {**request.given.args, "who": request.who}
         said = await source.act(runner.options, runner.keep, command, args)
         runner.news()
         return f"{runner.name}: {said}"
@@ -173,7 +174,7 @@ class Intake:
     async def on_board(self, request: Request) -> str:
         """Hold entries, let them go on, bring them in again. Raises: NoSuchSource, ItemError, StoreError."""
         runner, board, kind = self._with_board(request.job)
-        keys = [str(key) for key in request.args.get("keys") or ()]
+        keys = request.given.keys
         if request.action == Action.SOURCE_HOLD:
             said = await acts.hold(runner.keep, kind, board, keys, request.who)
         elif request.action == Action.SOURCE_THAW:
@@ -193,7 +194,7 @@ class Intake:
         """
         runner, board, kind = self._with_board(request.job)
         assert runner.board is not None  # noqa: S101  # so says `_with_board`
-        found = await Check(
+        found = await BoardCheck(
             store=self._tools.store,
             stations=self._tools.stations,
             setting=runner.setting,
@@ -201,12 +202,12 @@ class Intake:
             board=board,
             keep=runner.keep,
             keeper=runner.board,
-            repair=bool(request.args.get("repair")),
+            repair=request.given.repair,
             live=live,
         ).run()
         return json.dumps([one.as_dict() for one in found], ensure_ascii=False)
 
-    def _with_board(self, name: str) -> tuple[Runner, Board, str]:
+    def _with_board(self, name: str) -> tuple[SourceRunner, Board, str]:
         runner = self._runner(name)
         source = self._sources.get(runner.setting.kind)
         if source.board is None:
@@ -222,19 +223,19 @@ class Intake:
         Raises: NoSuchSource, StepError, StoreError.
         """
         runner = self._runner(request.job)
-        prefix = str(request.args.get("prefix") or "")
+        prefix = request.given.prefix
         if request.action == Action.RESET:
             store = self._tools.store
             count, busy = await store.write(item_store.forget, runner.name, prefix, time.time())
             said = f"{runner.name}: {count} items are fetched again"
             left = f"; {busy} were left, which are under way" if busy else ""
-            if not request.args.get("sync"):
+            if not request.given.sync:
                 runner.news()
                 return f"{said}, when it has looked{left}"
             return f"{said}{left}; {await self._sync(runner, prefix, alone=alone)}"
         return f"{runner.name}: {await self._sync(runner, prefix, alone=alone)}"
 
-    async def _sync(self, runner: Runner, prefix: str, *, alone: bool) -> str:
+    async def _sync(self, runner: SourceRunner, prefix: str, *, alone: bool) -> str:
         if not alone:
             runner.look_soon(prefix)
             return "a round has begun; see: dittohead source list"

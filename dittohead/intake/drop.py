@@ -18,7 +18,7 @@ from dittohead.model.states import ItemState, Station
 from dittohead.store import Store
 from dittohead.store import drops as drop_store
 from dittohead.store import items as item_store
-from dittohead.store.drops import Drop
+from dittohead.store.drops import SourceDrop
 from dittohead.system import fail_points, files, log
 
 #: Items read from the store at once, and fetched files recorded at once.
@@ -28,7 +28,7 @@ _PAGE = 500
 class Fetching(Fetch):
     """The folder's items from the store, and what became of each to the store."""
 
-    def __init__(self, store: Store, drop: Drop, root: Path, on_fetched: Callable[[int], None]) -> None:
+    def __init__(self, store: Store, drop: SourceDrop, root: Path, on_fetched: Callable[[int], None]) -> None:
         self._store, self._drop, self._on_fetched = store, drop, on_fetched
         self.root = root
         self.log = log.get().bind(source=drop.source, folder=drop.folder)
@@ -81,11 +81,11 @@ class Dropper:
     def __init__(self, store: Store, stations: Stations) -> None:
         self._store, self._stations = store, stations
 
-    def hidden(self, drop: Drop) -> Path:
+    def hidden(self, drop: SourceDrop) -> Path:
         """Return where a folder is fetched to."""
         return self._stations.path(Station.INBOX) / f".{drop.folder}"
 
-    async def bring(self, upstream: Upstream, drop: Drop, on_fetched: Callable[[int], None]) -> bool:
+    async def bring(self, upstream: Upstream, drop: SourceDrop, on_fetched: Callable[[int], None]) -> bool:
         """Fetch a folder and drop it into the inbox; False when nothing was left of it.
 
         # 1 mkdir .NAME  2 record its inode  3 fetch and verify  4 syncfs  5 record it as dropped
@@ -125,7 +125,7 @@ class Dropper:
         self.publish(await self._store.read(drop_store.get, drop.id))
         return True
 
-    def _claim_directory(self, drop: Drop) -> int:
+    def _claim_directory(self, drop: SourceDrop) -> int:
         """Make .NAME, or find the one made before; return its st_ino. Another's upload is left alone."""
         path = self.hidden(drop)
         if os.path.lexists(path.parent / drop.folder):
@@ -144,7 +144,7 @@ class Dropper:
             )
         return status.st_ino
 
-    def publish(self, drop: Drop) -> bool:
+    def publish(self, drop: SourceDrop) -> bool:
         """Rename .NAME to NAME if that was not done yet; True when it is done now.
 
         Raises: ItemError: the name is taken; it is tried again.
@@ -163,7 +163,7 @@ class Dropper:
         files.fsync_dir(os.path.dirname(visible))
         return True
 
-    def lies_somewhere(self, drop: Drop) -> bool:
+    def lies_somewhere(self, drop: SourceDrop) -> bool:
         """Tell whether a dropped folder is in inbox/ or processing/, under whatever name. Blocking."""
         places = [self._stations.path(station) for station in (Station.INBOX, Station.PROCESSING)]
         for place in places:

@@ -29,12 +29,13 @@ from dittohead.model.errors import (
     TargetError,
     TransientError,
 )
+from dittohead.model.shown import RunningSource
 from dittohead.model.states import DropState
 from dittohead.store import Connection, Store
 from dittohead.store import catalogue as catalogue_store
 from dittohead.store import drops as drop_store
 from dittohead.store import items as item_store
-from dittohead.store.drops import Drop
+from dittohead.store.drops import SourceDrop
 from dittohead.store.keeping import keep
 from dittohead.system import fail_points, log
 from dittohead.system.patterns import TooSlow
@@ -86,7 +87,7 @@ class Tools:
     poke: Callable[[], None] = lambda: None  #: have requests carried out now
 
 
-class Runner:
+class SourceRunner:
     """One source of config.yaml."""
 
     def __init__(self, tools: Tools, setting: SourceSetting, source: Source[Any]) -> None:
@@ -294,7 +295,7 @@ class Runner:
             return
         await self.bring(drop)
 
-    async def bring(self, first: Drop | None = None) -> int:
+    async def bring(self, first: SourceDrop | None = None) -> int:
         """Fetch folders and drop them while there are some and there is room; return how many."""
         count = 0
         running: set[asyncio.Task[bool]] = set()
@@ -321,7 +322,7 @@ class Runner:
             await asyncio.gather(*running, return_exceptions=True)
         return count
 
-    async def _one(self, upstream: Upstream, drop: Drop) -> bool:
+    async def _one(self, upstream: Upstream, drop: SourceDrop) -> bool:
         try:
             dropped = await self._dropper.bring(upstream, drop, lambda size: self._written(drop, size))
         except (ItemError, TransientError) as error:
@@ -347,7 +348,7 @@ class Runner:
     def _is_put_off(self, folder: str) -> bool:
         return folder in self._waits and self._waits[folder][0] > time.monotonic()
 
-    async def _next(self) -> Drop | None:
+    async def _next(self) -> SourceDrop | None:
         """Return the next folder to be fetched: one begun earlier first; None when none may be now."""
         if why := await self.keep.paused("fetches"):
             self._hold(f"fetches are paused: {why}")
@@ -357,7 +358,7 @@ class Runner:
         for drop in under_way:
             mine = drop.state is DropState.FETCHING and drop.id not in self._active
             if mine and not self._is_put_off(drop.folder) and not await self._is_held(drop.folder):
-                return drop if self._has_room(drop.folder, drop.size) else None
+                return drop if self._has_space(drop.folder, drop.size) else None
         # One that is not available now takes no other's place; but there is an end to that too.
         ahead = [drop for drop in under_way if not self._is_put_off(drop.folder)]
         if len(ahead) >= self.options.ahead or len(under_way) >= self.options.ahead * _STUCK:
@@ -365,7 +366,7 @@ class Runner:
             return None
         return await self._begin({drop.folder for drop in under_way}, now)
 
-    async def _begin(self, busy: set[str], now: float) -> Drop | None:
+    async def _begin(self, busy: set[str], now: float) -> SourceDrop | None:
         if not self._candidates:
             self._candidates = await self._store.read(
                 item_store.ready,
@@ -379,7 +380,7 @@ class Runner:
             if found.folder in busy or self._is_put_off(found.folder) or await self._is_held(found.folder):
                 self._candidates.pop(0)
                 continue
-            if not self._has_room(found.folder, found.size):
+            if not self._has_space(found.folder, found.size):
                 return None
             self._candidates.pop(0)
             drop = await self._store.write(drop_store.begin, self.name, found.folder, now)
@@ -397,14 +398,14 @@ class Runner:
             matched = None  # its job will say so
         return Need(folder=size, work=int(size * (matched[0].space_factor if matched else 0.0)))
 
-    def _has_room(self, folder: str, size: int) -> bool:
+    def _has_space(self, folder: str, size: int) -> bool:
         lack = self._tools.claimer.budget.lacking(self._needed(folder, size))
         if lack is not None:
             place = lack.disk.place
             self._hold(f"{folder} needs {units.size(lack.size)} more free disk space under {place}")
         return lack is None
 
-    def _written(self, drop: Drop, size: int) -> None:
+    def _written(self, drop: SourceDrop, size: int) -> None:
         """What lies on the disk need not be reserved any more."""
         self._tools.claimer.budget.written(_reservation(drop), size)
 
@@ -447,7 +448,7 @@ class Runner:
         return turns
 
     def _tell_stage(
-        self, connection: Connection, drop: Drop, state: DropState, reason: str, job: str = ""
+        self, connection: Connection, drop: SourceDrop, state: DropState, reason: str, job: str = ""
     ) -> None:
         """Let an entry of the catalogue be where its folder's job is; one that is done is its source's."""
         board, kind = self._source.board, self._source.shows
@@ -469,7 +470,7 @@ class Runner:
             )
         catalogue_store.tell(connection, self.name, kind, [told], time.time(), by="jobs", only_known=True)
 
-    async def _see_to(self, drop: Drop) -> None:
+    async def _see_to(self, drop: SourceDrop) -> None:
         """Rename a folder whose rename a crash forestalled; notice one that a person took away."""
         try:
             if await asyncio.to_thread(self._dropper.publish, drop):
@@ -489,7 +490,7 @@ class Runner:
                 log.get().warning(log.SOURCE_HELD, source=self.name, folder=drop.folder, reason=why)
                 await self._store.write(self._lost, drop, why)
 
-    def _lost(self, connection: Connection, drop: Drop, why: str) -> None:
+    def _lost(self, connection: Connection, drop: SourceDrop, why: str) -> None:
         drop_store.turn_to(connection, drop.id, DropState.FAILED, why)
         self._tell_stage(connection, drop, DropState.FAILED, why)
 
@@ -537,7 +538,7 @@ class Runner:
 
     # -- for people --------------------------------------------------------------------------
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> RunningSource:
         """Return what is true only now."""
         now = time.monotonic()
         return {
@@ -554,7 +555,7 @@ class Runner:
         return "failing" if self.faults else self.doing or ("fetches" if self._active else "idle")
 
 
-def _reservation(drop: Drop) -> str:
+def _reservation(drop: SourceDrop) -> str:
     return f"source:{drop.id}"
 
 

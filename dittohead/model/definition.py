@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dittohead.model.shown import ShownFailure, ShownTotals
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepDefinition:
@@ -94,12 +96,14 @@ class Failure:
     step: str = ""  #: "" outside of all steps
     files: tuple[str, ...] = field(default=())  #: those at fault, as `model.paths` writes paths
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ShownFailure:
         """Return it as the store keeps it and the API shows it."""
-        found = {
+        found: ShownFailure = {
             "what": self.what, "where": self.where, "hint": self.hint, "kind": self.kind, "step": self.step,
         }  # fmt: skip
-        return {**found, "files": list(self.files)} if self.files else found
+        if self.files:
+            found["files"] = list(self.files)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,11 +119,11 @@ class StepTotals:
     seconds: float = 0.0  #: how long the last try took
     recipe: Mapping[str, Any] | None = None  #: what decides the result (`Recipe.as_dict`); None: not recorded
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ShownTotals:
         """Return it as the store keeps it and the API shows it; {} of a step that is not done."""
         if self == StepTotals():
             return {}
-        return {
+        found: ShownTotals = {
             "detail": self.detail,
             "outputs": self.outputs,
             "bytes": self.size,
@@ -127,8 +131,10 @@ class StepTotals:
             "copies": self.copies,
             "delivered_bytes": self.delivered_size,
             "seconds": self.seconds,
-            **({} if self.recipe is None else {"recipe": self.recipe}),
         }
+        if self.recipe is not None:
+            found["recipe"] = self.recipe
+        return found
 
 
 def read_totals(found: Mapping[str, Any]) -> StepTotals:

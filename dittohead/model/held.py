@@ -9,10 +9,10 @@ import stat
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from dittohead.model.errors import Immovable
 from dittohead.model.records import Arrival
+from dittohead.model.shown import ShownHeld
 from dittohead.model.text import own_group, shell_word, visible
 
 
@@ -62,7 +62,7 @@ class Held:
         first = f"{self.due}: {self.reason}" if self.due else self.reason
         return ". ".join(part for part in (first, self.cure, command) if part)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ShownHeld:
         """Return what is reported about it, part by part."""
         since = self.since
         if since is None and self.arrival is not None:

@@ -148,7 +148,7 @@ def collection_of(folder: bytes) -> bytes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class RequestAnswer:
     """What became of a request."""
 
     ok: bool  #: it was carried out

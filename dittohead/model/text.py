@@ -7,6 +7,7 @@ import os
 import shlex
 import textwrap
 from datetime import UTC, datetime
+from typing import overload
 from urllib.parse import quote_from_bytes
 
 
@@ -75,6 +76,12 @@ def is_utf8(name: bytes) -> bool:
     return True
 
 
+@overload
+def rfc3339(moment: datetime) -> str: ...
+@overload
+def rfc3339(moment: None) -> None: ...
+@overload
+def rfc3339(moment: datetime | None) -> str | None: ...
 def rfc3339(moment: datetime | None) -> str | None:
     """Return the moment as RFC 3339 in UTC with milliseconds, or None."""
     if moment is None:

@@ -38,14 +38,14 @@ async def probe_all(rules: Sequence[Rule], credentials: Callable[[str], str]) ->
 async def _one(rule: Rule, credentials: Callable[[str], str]) -> tuple[bool, str, str]:
     try:
         async with asyncio.timeout(2 * TIMEOUT_S):
-            return True, shown(rule), await _look(rule, credentials)
+            return True, shown(rule), await _probe(rule, credentials)
     except TimeoutError:
         return False, shown(rule), f"no answer within {2 * TIMEOUT_S:.0f} seconds"
     except NotSent as error:
         return False, shown(rule), str(error)
 
 
-async def _look(rule: Rule, credentials: Callable[[str], str]) -> str:
+async def _probe(rule: Rule, credentials: Callable[[str], str]) -> str:
     """Return in words that a receiver could take a notice. Raises: NotSent."""
     smtp = rule.smtp
     if smtp is not None:

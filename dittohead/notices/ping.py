@@ -21,7 +21,7 @@ from dittohead.system.waiting import event_or_time
 TIMEOUT_S = 10.0
 
 #: Without any rule it is searched for one this often; a reload wakes it.
-_LOOK_S = 300.0
+_TURN_S = 300.0
 
 
 async def send(ping: Ping, credentials: Callable[[str], str], *, well: bool = True) -> None:
@@ -70,7 +70,7 @@ class Pinger:
         while True:
             self._wake.clear()
             await self.ping_due()
-            wait = min(self._due.values(), default=time.monotonic() + _LOOK_S) - time.monotonic()
+            wait = min(self._due.values(), default=time.monotonic() + _TURN_S) - time.monotonic()
             await event_or_time(self._wake, max(wait, 0.05))
 
     async def ping_due(self) -> None:

@@ -31,7 +31,7 @@ DISABLE_AFTER_S, DISABLE_TRIES = 2.5 * 86400.0, 5
 #: Notices sent at once to one receiver.
 AT_ONCE = 4
 #: Looked for at least this often, in case a wake-up was lost.
-_LOOK_S = 300.0
+_TURN_S = 300.0
 #: After a look that the store did not answer. Seconds.
 _AWAY_S = 10.0
 #: What was handed over and could not be recorded would go out again and again: it waits this long.
@@ -75,24 +75,24 @@ class Notifier:
             while True:
                 self._wake.clear()
                 try:
-                    due = await self._look()
-                    wait = _LOOK_S if due is None else (due - self._now()).total_seconds()
+                    due = await self._begin_lanes()
+                    wait = _TURN_S if due is None else (due - self._now()).total_seconds()
                 except StoreError as error:
                     log.get().error(log.NOTIFY_FAILED, error=str(error))
                     wait = _AWAY_S
-                await event_or_time(self._wake, min(max(wait, 0.05), _LOOK_S))
+                await event_or_time(self._wake, min(max(wait, 0.05), _TURN_S))
         finally:
             lanes = list(self._lanes.values())
             for lane in lanes:
                 lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
 
-    async def _look(self) -> datetime | None:
+    async def _begin_lanes(self) -> datetime | None:
         """Begin a lane for each receiver that something is due for; return when the next is due."""
         if time.monotonic() >= self._tidy_at:
             before = self._now() - timedelta(seconds=GIVE_UP_S)
             await self.outbox.tidy([rule.key for rule in self.composer.rules], before)
-            self._tidy_at = time.monotonic() + _LOOK_S
+            self._tidy_at = time.monotonic() + _TURN_S
         await self.gather_due()
         for key in await self.outbox.due_rules(self._now()):
             if key not in self._lanes:

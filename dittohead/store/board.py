@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from dittohead.contract.board import FIELDS
 from dittohead.contract.catalogue import CatalogueEntry, Change
+from dittohead.model.request_args import read_args
 from dittohead.model.states import DropState, ItemState, JobState, Outcome, StepState
 from dittohead.store import catalogue as catalogue_store
 from dittohead.store import history
@@ -315,7 +316,7 @@ def ask_once(
     """
     query = sa.select(requests.c.args).where(requests.c.job == of, requests.c.action == action)
     latest = connection.execute(query.order_by(requests.c.id.desc()).limit(_LATEST)).scalars()
-    if any(isinstance(one, dict) and one.get("token") == token for one in latest):
+    if any(read_args(one).token == token for one in latest):
         return None
     return request_store.add(connection, action, of, {**args, "token": token}, who)
 
@@ -323,8 +324,7 @@ def ask_once(
 def asked_before(connection: Connection) -> frozenset[str]:
     """Return the files of boards of which all requests are made: the digests that "asked" of them names."""
     query = sa.select(requests.c.args).order_by(requests.c.id.desc()).limit(_ASKED)
-    found = (one.get("asked") for one in connection.execute(query).scalars() if isinstance(one, dict))
-    return frozenset(str(mark) for marks in found if isinstance(marks, list) for mark in marks)
+    return frozenset(mark for one in connection.execute(query).scalars() for mark in read_args(one).asked)
 
 
 def forget_folder(connection: Connection, source: str, folder: str) -> int:

@@ -2,7 +2,7 @@
 
 SQLite keeps anything in any column, and a disk, an editor or another program may have put it there. Who
 reads a row is to get what it can work with: one damaged value is to end what rests on it, and no list, no
-search and no start. Which row it is, `damage.look` finds out by the same rules, in SQL.
+search and no start. Which row it is, `damage.damaged_rows` finds out by the same rules, in SQL.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Met:
 MET = Met()
 
 
-class Damaged(dict[str, Any]):
+class DamagedJson(dict[str, Any]):
     """What stands for a JSON value that cannot be read."""
 
 
@@ -274,7 +274,7 @@ class Digits(_Checked):
         return sa.or_(_wrong_type(column, "text"), column.op("GLOB")("*[^0-9]*"), none)
 
 
-class Folder(_Checked):
+class FolderPath(_Checked):
     """A folder's path below its station, as the kernel gives it: NAME, or COLLECTION/NAME."""
 
     cache_ok = True
@@ -348,7 +348,7 @@ class Json(TypeDecorator[Any]):
             MET.any = True
             if self.shape is not None:
                 return self.shape.instead
-            return [] if self.kind == "array" else Damaged()
+            return [] if self.kind == "array" else DamagedJson()
 
         return read
 

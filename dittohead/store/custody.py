@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dittohead.model.records import Job, JobId
+from dittohead.model.shown import FixityCounts, ShownCustody
 from dittohead.model.states import Fixity, JobState, Station
 from dittohead.model.text import rfc3339
 from dittohead.store.jobs import to_job
@@ -50,13 +51,27 @@ class Custody:
     removed_why: str = ""  #: by whom and why; set before it goes
     removed_at: float | None = None  #: when it was removed
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ShownCustody:
         """Return it as JSON fields, without the job."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if name != "job_id"}
-        for name, value in fields.items():
-            if name.endswith("_at"):
-                fields[name] = None if value is None else rfc3339(datetime.fromtimestamp(value, UTC))
-        return fields
+        return {
+            "fixity": self.fixity,
+            "reason": self.reason,
+            "looked": self.looked,
+            "checked_at": _moment(self.checked_at),
+            "tried_at": _moment(self.tried_at),
+            "asked_at": _moment(self.asked_at),
+            "asked_by": self.asked_by,
+            "asked_why": self.asked_why,
+            "approved_by": self.approved_by,
+            "unverified": self.unverified,
+            "stays": self.stays,
+            "removed_why": self.removed_why,
+            "removed_at": _moment(self.removed_at),
+        }
+
+
+def _moment(value: float | None) -> str | None:
+    return None if value is None else rfc3339(datetime.fromtimestamp(value, UTC))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,10 +86,16 @@ class FixityReport:
     unknown: int = 0
     oldest: float | None = None  #: the latest check or end that is longest ago, seconds since the epoch
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> FixityCounts:
         """Return it as JSON fields, without the moment."""
-        names = ("done", "never", "overdue", "good", "wrong", "unknown")
-        return {name: getattr(self, name) for name in names}
+        return {
+            "done": self.done,
+            "never": self.never,
+            "overdue": self.overdue,
+            "good": self.good,
+            "wrong": self.wrong,
+            "unknown": self.unknown,
+        }
 
 
 def get(connection: Connection, job_id: str) -> Custody:

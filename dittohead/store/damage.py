@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
+from dittohead.model.shown import ShownRow
 from dittohead.store.columns import Word
 from dittohead.store.tables import digests, jobs, listing_entries, metadata, order_items
 
@@ -35,7 +36,7 @@ class DamagedRow:
     columns: tuple[str, ...]
     name: str  #: of the job it is, or belongs to; "" for none
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ShownRow:
         """Return it as JSON fields."""
         return {
             "table": self.table,

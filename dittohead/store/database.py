@@ -49,7 +49,7 @@ _CONNECT_S = 10
 #: A line to a server that was cut without a word is given up after about this long. Source: libpq-connect.
 _LINE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 
-#: Anyone who looks is told after this long that the store does not answer.
+#: Anyone who reads apart is told after this long that the store does not answer.
 SILENT_S = 30.0
 
 #: What is under way has this long to end at a stop, before the line to the server is cut.
@@ -69,7 +69,7 @@ class Store:
         self.engine = _engine(url)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-read")
-        self._looker = ThreadPoolExecutor(1, thread_name_prefix="store-look")
+        self._apart = ThreadPoolExecutor(1, thread_name_prefix="store-apart")
         self._queue: deque[tuple[Callable[[Connection], Any], asyncio.Future[Any]]] = deque()
         self._draining = False
         self._ready: set[ThreadPoolExecutor] = set()  # those that have their thread
@@ -242,9 +242,9 @@ class Store:
         Returns: what `work` returns.
         Raises: StoreError, and what `work` raises.
         """
-        return await self._aside(self._reader, work, *args, **kwargs)
+        return await self._in_pool(self._reader, work, *args, **kwargs)
 
-    async def look(
+    async def read_apart(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Read as `read` does, in a thread that no job waits for: for people, whose questions may be long.
@@ -256,16 +256,16 @@ class Store:
         Returns: what `work` returns.
         Raises: StoreError: also where no answer comes.
         """
-        left = SILENT_S - (time.monotonic() - self._begun.get(self._looker, time.monotonic()))
+        left = SILENT_S - (time.monotonic() - self._begun.get(self._apart, time.monotonic()))
         try:
             async with asyncio.timeout(max(left, 0.0)):
-                return await self._aside(self._looker, work, *args, **kwargs)
+                return await self._in_pool(self._apart, work, *args, **kwargs)
         except TimeoutError as error:
             raise StoreError(
                 "the store does not answer", hint="Work goes on by itself when it does", passing=True
             ) from error
 
-    async def _aside(
+    async def _in_pool(
         self,
         pool: ThreadPoolExecutor,
         work: Callable[Concatenate[Connection, P], T],
@@ -322,7 +322,7 @@ class Store:
         if self._closed:
             return
         self._closed = True
-        pools = (self._writer, self._reader, self._looker)
+        pools = (self._writer, self._reader, self._apart)
         _, late = wait([pool.submit(self._forget) for pool in pools], _END_S)
         if late:
             self._hang_up()

@@ -17,7 +17,7 @@ from dittohead.store.tables import drops, items, jobs
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drop:
+class SourceDrop:
     """A folder that a source fetches, or has dropped."""
 
     id: int
@@ -34,7 +34,7 @@ class Drop:
 OPEN = frozenset({DropState.FETCHING, DropState.DROPPED})
 
 
-def begin(connection: Connection, source: str, folder: str, now: float) -> Drop | None:
+def begin(connection: Connection, source: str, folder: str, now: float) -> SourceDrop | None:
     """Begin a folder with all its items that were seen; None while it may not begin.
 
     Of two items with one path the first stays; the other is refused.
@@ -98,7 +98,7 @@ def _doubles(connection: Connection, mine: Collection[sa.ColumnElement[bool]]) -
     return found
 
 
-def get(connection: Connection, drop_id: int) -> Drop:
+def get(connection: Connection, drop_id: int) -> SourceDrop:
     """Return one. Raises: KeyError."""
     row = connection.execute(sa.select(drops).where(drops.c.id == drop_id)).mappings().first()
     if row is None:
@@ -106,13 +106,13 @@ def get(connection: Connection, drop_id: int) -> Drop:
     return _to_drop(row)
 
 
-def of_source(connection: Connection, source: str, states: Collection[DropState] = OPEN) -> list[Drop]:
+def of_source(connection: Connection, source: str, states: Collection[DropState] = OPEN) -> list[SourceDrop]:
     """Return a source's folders in these states, oldest first."""
     query = sa.select(drops).where(drops.c.source == source, drops.c.state.in_(sorted(states)))
     return [_to_drop(row) for row in connection.execute(query.order_by(drops.c.id)).mappings()]
 
 
-def later(connection: Connection, drop: Drop) -> bool:
+def later(connection: Connection, drop: SourceDrop) -> bool:
     """Tell whether its source has begun another folder of the same name since."""
     query = sa.select(drops.c.id).where(
         drops.c.source == drop.source,
@@ -270,7 +270,7 @@ def sources_of(connection: Connection, found: Collection[Job]) -> dict[str, str]
 class Turn:
     """A folder whose job is in another state than was known."""
 
-    drop: Drop
+    drop: SourceDrop
     state: DropState
     job: str
     reason: str
@@ -355,8 +355,8 @@ def turn_to(connection: Connection, drop_id: int, state: DropState, reason: str,
     )
 
 
-def _to_drop(row: RowMapping) -> Drop:
-    return Drop(
+def _to_drop(row: RowMapping) -> SourceDrop:
+    return SourceDrop(
         id=row["id"],
         source=row["source"],
         folder=row["folder"],

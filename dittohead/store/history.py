@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 
 from dittohead.model.events import Event, EventType
 from dittohead.model.records import Job, JobId
+from dittohead.model.request_args import read_args
 from dittohead.model.states import ACTIVE, TERMINAL, Action, JobState, Outcome, Station
 from dittohead.model.text import display
 from dittohead.store.jobs import events_of, to_job
@@ -114,7 +115,7 @@ def taken_up_by(connection: Connection, job: Job) -> JobId | None:
     found = connection.execute(
         sa.select(jobs.c.id)
         .where(
-            jobs.c.name.in_([job.name, *(args["name"] for args in given)]),
+            jobs.c.name.in_([job.name, *(read_args(args).name for args in given)]),
             jobs.c.ino == str(job.ino),
             jobs.c.claimed_at > job.claimed_at.timestamp(),
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -12,6 +11,17 @@ from sqlalchemy.engine import Connection
 from dittohead.folders.receipt import event_fields
 from dittohead.model.errors import NoSuchJob
 from dittohead.model.records import Batch, Job, StepRow
+from dittohead.model.shown import (
+    DisabledReceiver,
+    ShownBatch,
+    ShownJob,
+    ShownStep,
+    ShownTarget,
+    StoredJob,
+    StoredSource,
+    StoreStatus,
+    StoreTotals,
+)
 from dittohead.model.states import JobState, StepState
 from dittohead.model.text import display, rfc3339
 from dittohead.store import batches as batch_store
@@ -74,20 +84,20 @@ def resolve_batch(connection: Connection, wanted: str) -> Batch:
     return found
 
 
-def batches(connection: Connection, limit: int) -> list[dict[str, Any]]:
+def batches(connection: Connection, limit: int) -> list[ShownBatch]:
     """Return the latest batches in a few fields each."""
     found = batch_store.latest(connection, limit)
     counts = batch_store.counts(connection, [batch.id for batch in found])
     return [batch_fields(batch, counts[batch.id]) for batch in found]
 
 
-def batch(connection: Connection, wanted: str) -> dict[str, Any]:
+def batch(connection: Connection, wanted: str) -> ShownBatch:
     """Return one batch in a few fields. Raises: NoSuchJob."""
     found = resolve_batch(connection, wanted)
     return batch_fields(found, batch_store.counts(connection, [found.id])[found.id])
 
 
-def batch_fields(found: Batch, counts: batch_store.BatchCounts) -> dict[str, Any]:
+def batch_fields(found: Batch, counts: batch_store.BatchCounts) -> ShownBatch:
     """Return a batch as JSON."""
     return {
         "id": found.id,
@@ -146,7 +156,7 @@ def unsent(connection: Connection) -> int:
     ).scalar_one()
 
 
-def totals(connection: Connection) -> dict[str, Any]:
+def totals(connection: Connection) -> StoreTotals:
     """Return what monitoring wants of the store: numbers and the state of each target."""
     return {
         "counts": counts(connection),
@@ -160,7 +170,7 @@ def totals(connection: Connection) -> dict[str, Any]:
     }
 
 
-def _targets(connection: Connection) -> list[dict[str, Any]]:
+def _targets(connection: Connection) -> list[ShownTarget]:
     return [
         {"name": row.name, "paused": row.paused, "reason": row.reason, "nearly_full": row.nearly_full}
         for row in target_store.load(connection)
@@ -171,7 +181,7 @@ def _targets(connection: Connection) -> list[dict[str, Any]]:
 _FAILED = 5
 
 
-def overview(connection: Connection) -> dict[str, Any]:
+def overview(connection: Connection) -> StoreStatus:
     """Return what `status` shows of the store: counts, jobs not over, the latest failures, targets."""
     unfinished = [s for s in JobState if s not in (JobState.DONE, JobState.FAILED)]
     return {
@@ -188,7 +198,7 @@ def overview(connection: Connection) -> dict[str, Any]:
     }
 
 
-def disabled_receivers(connection: Connection) -> list[dict[str, Any]]:
+def disabled_receivers(connection: Connection) -> list[DisabledReceiver]:
     """Return the receivers that get no notices any more, by their rule's key."""
     return [
         {"rule": row.key, "since": _moment(row.disabled_at), "error": row.error}
@@ -197,9 +207,9 @@ def disabled_receivers(connection: Connection) -> list[dict[str, Any]]:
     ]
 
 
-def summary(job: Job, steps: Sequence[StepRow] = ()) -> dict[str, Any]:
+def summary(job: Job, steps: Sequence[StepRow] = ()) -> ShownJob:
     """Return a job in a few fields, for lists and as JSON."""
-    fields: dict[str, Any] = {
+    fields: ShownJob = {
         "id": job.id,
         "name": job.name,
         "pipeline": job.pipeline,
@@ -228,7 +238,7 @@ def summary(job: Job, steps: Sequence[StepRow] = ()) -> dict[str, Any]:
     return fields
 
 
-def detail(connection: Connection, job: Job) -> dict[str, Any]:
+def detail(connection: Connection, job: Job) -> StoredJob:
     """Return everything about one job but its files."""
     return {
         **summary(job, job_store.steps_of(connection, job.id)),
@@ -240,7 +250,7 @@ def detail(connection: Connection, job: Job) -> dict[str, Any]:
     }
 
 
-def _step(row: StepRow) -> dict[str, Any]:
+def _step(row: StepRow) -> ShownStep:
     return {
         "name": row.name,
         "worker": row.worker,
@@ -257,14 +267,12 @@ def _step(row: StepRow) -> dict[str, Any]:
 _REFUSED = 10
 
 
-def source(connection: Connection, name: str) -> dict[str, Any]:
+def source(connection: Connection, name: str) -> StoredSource:
     """Return what the store knows of a source: its rounds, its items and orders by state."""
     row = item_store.rounds(connection, name)
     return {
-        "looked_at_seconds": row.looked_at,
         "looked_at": _moment(row.looked_at),
         "finished_at": _moment(row.finished_at),
-        "last_error": row.error,
         "items": item_store.counts(connection, name),
         "orders": item_store.order_counts(connection, name),
         "folders_under_way": len(drop_store.of_source(connection, name)),

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.model.records import Answer, Job, JobId
+from dittohead.model.records import Job, JobId, RequestAnswer
+from dittohead.model.request_args import RequestArgs, read_args
 from dittohead.model.states import Action
 from dittohead.model.text import utcnow
-from dittohead.store.columns import Damaged
+from dittohead.store.columns import DamagedJson
 from dittohead.store.tables import jobs, requests
 
 #: What may be asked of ended jobs; of several jobs of a name the latest is meant, not one under way.
@@ -32,13 +34,13 @@ OF_ENDED_JOBS = frozenset(
 )
 
 
-def read_answer(found: Any) -> Answer | None:
+def read_answer(found: Any) -> RequestAnswer | None:
     """Return an answer that the store has, None while there is none; of a damaged one that it is."""
     if found is None:
         return None
-    if not isinstance(found, dict) or isinstance(found, Damaged):
-        return Answer(ok=False, message="what the daemon answered cannot be read any more")
-    return Answer(
+    if not isinstance(found, dict) or isinstance(found, DamagedJson):
+        return RequestAnswer(ok=False, message="what the daemon answered cannot be read any more")
+    return RequestAnswer(
         ok=bool(found.get("ok")),
         message=str(found.get("message", "")),
         missing=bool(found.get("missing")),
@@ -52,10 +54,15 @@ class Request:
     id: int
     action: str  #: an `Action`; another where the row is of a later version, or damaged
     job: str
-    args: dict[str, Any]  #: JSON, the action's own; checked where it is carried out
+    args: dict[str, Any]  #: JSON, the action's own, as it was given; read by `given`
     who: str
     before: list[Any] = field(default_factory=list)  #: what it would change, as that was when it was begun
     tries: int = 0  #: how many daemons have begun to carry it out; not those that were stopped in good order
+
+    @cached_property
+    def given(self) -> RequestArgs:
+        """Its arguments by their names."""
+        return read_args(self.args)
 
 
 #: Where the tries of a request are counted, among its arguments.
@@ -67,7 +74,7 @@ class RequestRow(Request):
     """A request with when it was made, and what became of it."""
 
     at: datetime
-    answer: Answer | None  #: None: not yet answered
+    answer: RequestAnswer | None  #: None: not yet answered
 
 
 def add(connection: Connection, action: Action | str, job: str, args: dict[str, Any], who: str) -> int:
@@ -110,7 +117,7 @@ def get(connection: Connection, request: int) -> Request:
     row = connection.execute(sa.select(requests).where(requests.c.id == request)).mappings().first()
     if row is None:
         raise KeyError(request)
-    if not isinstance(row["args"], dict) or isinstance(row["args"], Damaged):
+    if not isinstance(row["args"], dict) or isinstance(row["args"], DamagedJson):
         raise TypeError("the arguments of a request are damaged")
     args = dict(row["args"])
     tries = args.pop(_TRIES, 0)
@@ -133,12 +140,12 @@ def count_try(connection: Connection, request: Request, by: int, before: Sequenc
     connection.execute(requests.update().where(requests.c.id == request.id).values(args=args))
 
 
-def answer(connection: Connection, request: int, said: Answer) -> None:
+def answer(connection: Connection, request: int, said: RequestAnswer) -> None:
     """Record what became of a request."""
     connection.execute(requests.update().where(requests.c.id == request).values(answer=said.as_dict()))
 
 
-def answer_to(connection: Connection, request: int) -> Answer | None:
+def answer_to(connection: Connection, request: int) -> RequestAnswer | None:
     """Return the answer to a request, None while there is none."""
     found = connection.execute(sa.select(requests.c.answer).where(requests.c.id == request)).scalar()
     return read_answer(found)
@@ -182,7 +189,7 @@ def listing(
 
 
 def _mapping(args: Any) -> dict[str, Any]:
-    return args if isinstance(args, dict) else Damaged()
+    return args if isinstance(args, dict) else DamagedJson()
 
 
 def renamed_from(connection: Connection, name: str, ino: int) -> tuple[str, str]:
@@ -193,7 +200,7 @@ def renamed_from(connection: Connection, name: str, ino: int) -> tuple[str, str]
         .where(jobs.c.ino == str(ino), requests.c.action == Action.RENAME.value)
         .order_by(requests.c.id.desc())
     )
-    return next(((row.name, row.who) for row in found if _mapping(row.args).get("name") == name), ("", ""))
+    return next(((row.name, row.who) for row in found if read_args(row.args).name == name), ("", ""))
 
 
 def dropped(connection: Connection, found: Collection[Job]) -> dict[JobId, str]:
@@ -203,7 +210,7 @@ def dropped(connection: Connection, found: Collection[Job]) -> dict[JobId, str]:
         .where(requests.c.action == Action.DROP.value, requests.c.job.in_({job.name for job in found}))
         .order_by(requests.c.id)
     )
-    who = {(row.job, _mapping(row.args).get("ino")): row.who for row in rows}
+    who = {(row.job, read_args(row.args).ino): row.who for row in rows}
     return {job.id: who[job.name, job.ino] for job in found if (job.name, job.ino) in who}
 
 
@@ -214,4 +221,4 @@ def dropped_by(connection: Connection, name: str, ino: int) -> str:
         .where(requests.c.job == name, requests.c.action == Action.DROP.value)
         .order_by(requests.c.id.desc())
     )
-    return next((row.who for row in found if _mapping(row.args).get("ino") == ino), "")
+    return next((row.who for row in found if read_args(row.args).ino == ino), "")

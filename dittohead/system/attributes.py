@@ -73,7 +73,7 @@ class Extras:
     acls: PathCounts = field(default_factory=PathCounts)  #: have an access control list
     links: int = 0  #: names of files that have another name in the folder already
 
-    def look(self, path: bytes, *, is_dir: bool) -> None:
+    def note(self, path: bytes, *, is_dir: bool) -> None:
         """Note what one file or folder has. Raises: OSError."""
         names = listed(path)
         if not names:
@@ -110,7 +110,7 @@ def survey(
 
     Args:
         on_each: is given each entry, in order.
-        attributes: look at each file and folder itself too; what a step has made has none.
+        attributes: read each file and folder itself too; what a step has made has none.
 
     Raises: FileNotFoundError and other OSErrors: the folder is not what its list says.
     """
@@ -118,7 +118,7 @@ def survey(
     several: set[tuple[int, int]] = set()  # only of files with further names
     folders = FolderAttributes()
     if attributes:
-        found.look(root, is_dir=True)
+        found.note(root, is_dir=True)
     for entry in entries:
         on_each(entry)
         if entry.is_dir:
@@ -130,10 +130,10 @@ def survey(
             continue
         for folder in folders.new(entry):
             found.folders += 1
-            found.look(os.path.join(root, folder), is_dir=True)
+            found.note(os.path.join(root, folder), is_dir=True)
         if not entry.is_dir:
             path = os.path.join(root, entry.path)
-            found.look(path, is_dir=False)
+            found.note(path, is_dir=False)
             status = os.lstat(path)
             if status.st_nlink > 1:
                 found.links += (status.st_dev, status.st_ino) in several

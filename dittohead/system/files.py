@@ -269,7 +269,7 @@ def write_durably(path: Path, data: bytes, mode: int = 0o640) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class FoundName:
     """One name met by `walk`; `dir_fd` is open only until the walk goes on."""
 
     path: bytes  #: relative to the walk's root
@@ -300,7 +300,7 @@ _KINDS = {
 }
 
 
-def walk(root: Path | bytes, *, directories: bool = False) -> Iterator[Found]:
+def walk(root: Path | bytes, *, directories: bool = False) -> Iterator[FoundName]:
     """Walk a tree by directory descriptors; no link is followed, no special file is opened.
 
     Yields everything that is not a directory, and directories that are empty. A file system
@@ -326,7 +326,7 @@ def walk(root: Path | bytes, *, directories: bool = False) -> Iterator[Found]:
             path = prefix + name
             status = _status(name, fd, path)
             if not stat.S_ISDIR(status.st_mode):
-                yield Found(path=path, name=name, dir_fd=fd, status=status)
+                yield FoundName(path=path, name=name, dir_fd=fd, status=status)
                 continue
             _check_size(path, len(stack), status.st_dev, device)
             inner = _open_dir(name, fd, path)
@@ -334,10 +334,10 @@ def walk(root: Path | bytes, *, directories: bool = False) -> Iterator[Found]:
             if listing:
                 stack.append((inner, path + b"/", iter(sorted(listing))))
                 if directories:
-                    yield Found(path=path, name=name, dir_fd=fd, status=status)
+                    yield FoundName(path=path, name=name, dir_fd=fd, status=status)
             else:
                 os.close(inner)
-                yield Found(path=path, name=name, dir_fd=fd, status=status, is_empty_dir=True)
+                yield FoundName(path=path, name=name, dir_fd=fd, status=status, is_empty_dir=True)
     except FileNotFoundError as error:
         raise ItemError(
             "the folder changed while it was read",

@@ -8,7 +8,7 @@ import signal
 import stat
 
 from dittohead.system import capabilities
-from dittohead.system.files import Found
+from dittohead.system.files import FoundName
 
 #: What changed in this time before a look may still be written by somebody who pauses. Seconds.
 WRITERS_S = 3600.0
@@ -16,7 +16,7 @@ WRITERS_S = 3600.0
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
-def written(found: Found) -> bool:
+def written(found: FoundName) -> bool:
     """Tell whether somebody on this machine has a file open for writing, as far as that can be known."""
     return may_lease(found.status) and has_writer(found.name, found.dir_fd)
 

@@ -34,7 +34,7 @@ _NAMES = ("file", "filename", "filepath", "path", "name", "relativepath")
 _DIGESTS = ("checksum", "digest", "hash", "hashvalue", *ALGORITHMS.values())
 
 
-class Unreadable(ValueError):
+class UnreadableList(ValueError):
     """The list is not one; says which line."""
 
 
@@ -74,14 +74,14 @@ def parsed(data: bytes, of: bytes = b"") -> ChecksumList:
         algorithms.add(algorithm)
         digest = entry.digest.decode("ascii").lower()
         if digests.setdefault(entry.path.removeprefix(b"./"), digest) != digest:
-            raise Unreadable(f"line {entry.number} gives a file another digest than a line before")
+            raise UnreadableList(f"line {entry.number} gives a file another digest than a line before")
     if len(algorithms) != 1:
-        raise Unreadable("it holds digests of several kinds" if algorithms else "it is empty")
+        raise UnreadableList("it holds digests of several kinds" if algorithms else "it is empty")
     return ChecksumList(algorithm=algorithms.pop(), digests=digests)
 
 
-def _not_one(number: int) -> Unreadable:
-    return Unreadable(f"line {number} is not a digest, two blanks and a name")
+def _not_one(number: int) -> UnreadableList:
+    return UnreadableList(f"line {number} is not a digest, two blanks and a name")
 
 
 def _as_utf8(data: bytes) -> bytes:
@@ -90,7 +90,7 @@ def _as_utf8(data: bytes) -> bytes:
         try:
             return data.decode("utf-16").encode("utf-8")
         except UnicodeError:
-            raise Unreadable("it begins as UTF-16 and is not") from None
+            raise UnreadableList("it begins as UTF-16 and is not") from None
     return data.removeprefix(codecs.BOM_UTF8)
 
 
@@ -144,10 +144,10 @@ def _table(lines: Sequence[tuple[int, bytes]], delimiter: str) -> Iterator[_Entr
                 columns = _columns(row)
                 if columns is not None:
                     continue
-                columns = _by_look(row, number)
+                columns = _by_content(row, number)
             yield _row(row, columns, number)
     except csv.Error as error:
-        raise Unreadable(f"it cannot be read as a table ({error})") from None
+        raise UnreadableList(f"it cannot be read as a table ({error})") from None
 
 
 def _columns(row: Sequence[str]) -> tuple[int, int] | None:
@@ -158,21 +158,21 @@ def _columns(row: Sequence[str]) -> tuple[int, int] | None:
     return (names[0], digests[-1]) if names and digests else None
 
 
-def _by_look(row: Sequence[str], number: int) -> tuple[int, int]:
+def _by_content(row: Sequence[str], number: int) -> tuple[int, int]:
     """Return which of two columns holds the name, and which the digest, by what stands in them."""
     digests = [
         at for at, cell in enumerate(row) if _HEX.fullmatch(cell.strip()) and len(cell.strip()) in ALGORITHMS
     ]
     if len(row) != 2 or len(digests) != 1:
         what = "has no columns for a name and a digest: title them file and checksum"
-        raise Unreadable(f"line {number} {what}")
+        raise UnreadableList(f"line {number} {what}")
     return 1 - digests[0], digests[0]
 
 
 def _row(row: Sequence[str], columns: tuple[int, int], number: int) -> _Entry:
     name, digest = columns
     if len(row) <= max(columns) or not row[name].strip() or not _HEX.fullmatch(row[digest].strip()):
-        raise Unreadable(f"line {number} has no name or no digest in its column")
+        raise UnreadableList(f"line {number} has no name or no digest in its column")
     path = row[name].strip().encode("utf-8", "surrogateescape")
     return _Entry(number=number, path=path, digest=row[digest].strip().encode())
 
@@ -181,7 +181,7 @@ def _row(row: Sequence[str], columns: tuple[int, int], number: int) -> _Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class ListDifference:
     """Where files and a list do not agree."""
 
     missing: list[bytes]  #: the list names it, and it is not there
@@ -206,14 +206,14 @@ def named(paths: Sequence[bytes]) -> str:
     return shown + (f" and {len(paths) - _NAMED:,} more" if len(paths) > _NAMED else "")
 
 
-def compared(listed: ChecksumList, found: dict[bytes, str]) -> Difference:
+def compared(listed: ChecksumList, found: dict[bytes, str]) -> ListDifference:
     """Compare a list with the digests of the files that are there, by path; all in the order of names.
 
     Args:
         found: path -> lower-case hex digits of the list's algorithm; without the list itself.
     """
     wanted = listed.digests
-    return Difference(
+    return ListDifference(
         missing=sorted(wanted.keys() - found.keys()),
         extra=sorted(found.keys() - wanted.keys()),
         changed=sorted(path for path in wanted.keys() & found.keys() if wanted[path] != found[path]),

@@ -1,7 +1,7 @@
-"""Targets on mounted file systems: looked at by threads that are given up when a mount hangs.
+"""Targets on mounted file systems: reached by threads that are given up when a mount hangs.
 
 A mount whose server has gone can hold anyone who touches it forever. So nothing is done there in the loop's
-thread or in its pool: each look has a thread of its own, which is left behind, and the target paused, when
+thread or in its pool: each call has a thread of its own, which is left behind, and the target paused, when
 nothing has come of it for too long.
 """
 
@@ -23,7 +23,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_FS = 0x200
 
 
-async def look(work: Callable[[Stop], T], name: str, stall_s: float) -> T:
+async def run(work: Callable[[Stop], T], name: str, stall_s: float) -> T:
     """Run `work` in a thread of its own.
 
     Args:

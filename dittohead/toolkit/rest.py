@@ -68,7 +68,7 @@ class RestSite(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class RestAnswer:
     """What a server answered."""
 
     method: str
@@ -140,7 +140,7 @@ class Rest:
         anonymous: bool = False,
         sink: Callable[[bytes], None] | None = None,
         silent_s: float = _SILENT_S,
-    ) -> Answer:
+    ) -> RestAnswer:
         """Send one request and return the answer, whatever its status.
 
         Args:
@@ -187,7 +187,7 @@ class Rest:
                         sink(piece)
                 else:
                     body = await _whole(response, f"{method} {shown}")
-                return Answer(
+                return RestAnswer(
                     method=method, url=shown, status=response.status, headers=response.headers, body=body
                 )
         except _FAULTS as error:

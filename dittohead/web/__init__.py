@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from dittohead.admin.tokens import Tokens
+from dittohead.admin.tokens import AccessTokens
 from dittohead.config.settings import Http
 from dittohead.web.api import routes, verify_stream
 from dittohead.web.pages import routes as page_routes
@@ -77,7 +77,7 @@ async def serving(settings: Http | None, site: AppState) -> AsyncIterator[web.Ap
     tokens = None
     if settings is not None and settings.tokens is not None:
         name = settings.tokens
-        tokens = Tokens(lambda: site.credential(name))
+        tokens = AccessTokens(lambda: site.credential(name))
         await asyncio.to_thread(tokens.refresh)
     app = create_app(site, Access(settings, tokens, sessions))
     async with listener.listening(app, settings, site.stations.state):

@@ -110,7 +110,7 @@ class ConvertWorker(Worker[ConvertOptions]):
         conversion = _Conversion(ctx, options, Recipe(settings={}, tools={}))
         await in_thread(conversion.learn)
         tasks = conversion.tasks()
-        async with conversion.looking() as look:
+        async with conversion.foreseeing() as look:
             while some := await in_thread(lambda _: list(itertools.islice(tasks, _PLANNED))):
                 for task in some:
                     ctx.output(Output(path=_first(task, options), size=0, sha256="", source=task.entry.path))
@@ -134,7 +134,7 @@ class ConvertWorker(Worker[ConvertOptions]):
         try:
             await in_thread(conversion.survey)
             await conversion.run()
-            await in_thread(conversion.settle)
+            await in_thread(conversion.make_durable)
         finally:
             await in_thread(conversion.close)
         return conversion.result(agent=f"libvips {recipe.tools['libvips']}")
@@ -258,7 +258,7 @@ class _Conversion:
         """Count the images and find names that would clash. Raises: ItemError: there is no image."""
         for entry in self._files(stop):
             if not self._is_named(entry.path):
-                self._look_at(entry)
+                self._classify(entry)
         self._names.learn(entry.path for entry in self._images(stop))
         self._names.avoid(entry.path for entry in self._images(stop))
         self.total = len(self._names)
@@ -298,7 +298,7 @@ class _Conversion:
                 recipe=self._sizes.narrowed(entry.path, recipe),
             )
 
-    def _look_at(self, entry: Entry) -> None:
+    def _classify(self, entry: Entry) -> None:
         """Find out what a file is whose name does not say that it is an image."""
         beside, about = self._sizes.learn(entry.path), self.options.about_others
         # What another step has yet to make is not there, and is known by its name alone.
@@ -319,7 +319,7 @@ class _Conversion:
     # -- what would be made ------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def looking(self) -> AsyncIterator[Callable[[_Task], Awaitable[str | None]]]:
+    async def foreseeing(self) -> AsyncIterator[Callable[[_Task], Awaitable[str | None]]]:
         """Give what says why an image's original would be kept, "" where it would not.
 
         Of one that cannot be converted it says None, and notes why. What another step has yet to make
@@ -331,7 +331,7 @@ class _Conversion:
         await in_thread(lambda _: self._scratch.mkdir(parents=True, exist_ok=True))
         async with Renewed(self._child) as own:
 
-            async def look(task: _Task) -> str | None:
+            async def foresee(task: _Task) -> str | None:
                 child = await own.get()
                 answer = await child.ask({**self._request(task), "foresee": True}, self.options.timeout)
                 if answer is None:
@@ -342,7 +342,7 @@ class _Conversion:
                 self._failed(task.entry, answer["what"], answer["kind"])
                 return None
 
-            yield look
+            yield foresee
 
     # -- children ----------------------------------------------------------------------------
 
@@ -391,18 +391,18 @@ class _Conversion:
         In this try the child decodes the source before it writes, which finds the reason where
         libvips crashes instead of telling one.
         """
-        await in_thread(self._see_room)
+        await in_thread(self._see_space)
         async with self._child() as child:
             answer = await child.ask({**self._request(task), "careful": True}, self.options.timeout)
             if answer is None:
-                await in_thread(self._see_room)
+                await in_thread(self._see_space)
                 child.must_not_be_killed(display(task.entry.path))
                 answer = {"ok": False, "kind": "image", "what": child.epitaph(self.options)}
         if answer.get("kind") == "memory":
             answer["what"] = f"it needs more than {units.size(self.options.memory)} of memory"
         return answer
 
-    def _see_room(self, stop: Stop) -> None:
+    def _see_space(self, stop: Stop) -> None:
         """Find out whether a full disk was what killed a child: libvips 8.14 crashes of it.
 
         What the child left is still there, so the disk is as full as it was then.
@@ -502,7 +502,7 @@ class _Conversion:
         }
         return error
 
-    def settle(self, stop: Stop) -> None:
+    def make_durable(self, stop: Stop) -> None:
         """Remove what belongs to no image of this folder and make the rest durable."""
         keep_only(self.ctx.work, self._made, stop)
 

@@ -103,7 +103,7 @@ class DescribeWorker(Worker[DescribeOptions]):
         try:
             await in_thread(work.survey)
             await work.run()
-            await in_thread(work.settle)
+            await in_thread(work.make_durable)
         finally:
             await in_thread(work.close)
         return work.result()
@@ -280,7 +280,7 @@ class _Describing:
         what = ""
         for _ in range(2):
             child = await own.get()
-            answer = await child.ask({"root": str(self._scratch), "look": name}, self.options.timeout)
+            answer = await child.ask({"root": str(self._scratch), "probe": name}, self.options.timeout)
             if answer is not None:
                 return answer
             await own.drop()
@@ -391,7 +391,7 @@ class _Describing:
     def _failed(self, entry: Entry, what: str) -> None:
         self.faulty.add(entry.path, what)
 
-    def settle(self, stop: Stop) -> None:
+    def make_durable(self, stop: Stop) -> None:
         """Remove what belongs to no file of this step and make the rest durable."""
         keep_only(self.ctx.work, self._made, stop)
 

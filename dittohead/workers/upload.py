@@ -237,10 +237,10 @@ class UploadWorker(Worker[UploadOptions]):
         async with connection.client(options, ctx.secret) as client:
             bucket = Bucket(client, options.bucket, options.address(), self._rate(options))
             places = _stream(ctx.locations())
-            await _each(places, options.parallel, lambda location: _look(ctx, bucket, location))
+            await _each(places, options.parallel, lambda location: _verify(ctx, bucket, location))
 
 
-async def _look(ctx: VerifyContext, bucket: Bucket, location: Location) -> None:
+async def _verify(ctx: VerifyContext, bucket: Bucket, location: Location) -> None:
     key = location.uri.removeprefix(bucket.uri(""))
     try:
         head = await bucket.head(key, location.version)

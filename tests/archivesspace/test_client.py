@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.toolkit.rest import Answer, Rest, connected
-from dittohead.workers.archivesspace.client import Client, Taken, fault, opened
+from dittohead.toolkit.rest import Rest, RestAnswer, connected
+from dittohead.workers.archivesspace.client import ArchivesSpaceClient, Taken, fault, opened
 from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
 from tests.support.archivesspace import ArchivesSpace, Fault
 from tests.support.archivesspace_job import AO, SECRETS
@@ -21,7 +21,7 @@ def options(url: str, **more: Any) -> ArchivesSpaceOptions:
 
 
 @pytest.fixture
-async def client(site: ArchivesSpace) -> AsyncIterator[Client]:
+async def client(site: ArchivesSpace) -> AsyncIterator[ArchivesSpaceClient]:
     async with opened(options(site.url), SECRETS.__getitem__) as made:
         yield made
 
@@ -81,13 +81,15 @@ async def test_what_is_asked_for_is_encoded_once(echo: tuple[str, list[str]]) ->
 )  # fmt: skip
 def test_what_an_answer_means(status: int, body: bytes, kind: type[StepError], words: str) -> None:
     """ArchivesSpace's own words, of a backtrace only the first line."""
-    found = fault(Answer(method="POST", url="u", status=status, headers={"Location": "https://x"}, body=body))
+    found = fault(
+        RestAnswer(method="POST", url="u", status=status, headers={"Location": "https://x"}, body=body)
+    )
     assert type(found) is kind
     assert words in str(found)
     assert "b.rb" not in str(found)
 
 
-async def test_a_change_reads_anew_each_time(site: ArchivesSpace, client: Client) -> None:
+async def test_a_change_reads_anew_each_time(site: ArchivesSpace, client: ArchivesSpaceClient) -> None:
     """A lost answer is settled by reading: what was obeyed is not sent again."""
     site.faults.append(Fault(r"POST .*/7", "drop", after=True))
     tries = 0
@@ -105,7 +107,7 @@ async def test_a_change_reads_anew_each_time(site: ArchivesSpace, client: Client
     assert site.records[AO]["lock_version"] == 1
 
 
-async def test_other_conflicts_are_no_race(site: ArchivesSpace, client: Client) -> None:
+async def test_other_conflicts_are_no_race(site: ArchivesSpace, client: ArchivesSpaceClient) -> None:
     """A 409 that reading again cannot fix is not tried again."""
     site.faults.append(Fault(r"POST .*/7", "409", times=9))
 

@@ -11,7 +11,7 @@ from dittohead.contract.worker import Made
 from dittohead.folders import receipt
 from dittohead.model.errors import ItemError
 from dittohead.model.records import Location, Output, Use
-from dittohead.workers.archivesspace.delivered import Chain
+from dittohead.workers.archivesspace.delivered import DeliveredChain
 from tests.support.context import LoneContext
 from tests.support.trees import tree
 
@@ -75,22 +75,22 @@ def ctx(tmp_path: Path) -> LoneContext:
 
 def test_through_every_step_back_to_the_file(ctx: LoneContext) -> None:
     """A name that is not UTF-8, several pages of one file, and files made of none."""
-    found = [(path, copy.path, copy.caption) for path, copy in Chain(ctx).copies("sent")]
+    found = [(path, copy.path, copy.caption) for path, copy in DeliveredChain(ctx).copies("sent")]
     assert found == [
         (ODD, ODD[:-3] + b"jp2", "8 x 9 px, lossless"),
         (b"b.tif", b"b-0001.jp2", "page 1"),
         (b"b.tif", b"b-0002.jp2", "page 2"),
     ]
-    assert [path for path, _ in Chain(ctx).copies("raw")] == [b"b.tif"]
-    assert list(Chain(ctx).copies("not-chosen")) == []
+    assert [path for path, _ in DeliveredChain(ctx).copies("raw")] == [b"b.tif"]
+    assert list(DeliveredChain(ctx).copies("not-chosen")) == []
 
 
 def test_what_the_public_sees_is_apart(ctx: LoneContext) -> None:
-    assert [(one.use, one.origin) for one in Chain(ctx).shown("sent")] == [(Use.PAGE, None)]
+    assert [(one.use, one.origin) for one in DeliveredChain(ctx).shown("sent")] == [(Use.PAGE, None)]
 
 
 def test_a_step_of_which_nothing_is_known_is_an_error(ctx: LoneContext) -> None:
     """No file is left out in silence."""
     del ctx.others["images"]
     with pytest.raises(ItemError, match='made by "images", of which nothing is known'):
-        list(Chain(ctx).copies("sent"))
+        list(DeliveredChain(ctx).copies("sent"))

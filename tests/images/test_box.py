@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dittohead.toolkit.images.fit import fitted
 from dittohead.toolkit.images.pyramid import is_big
-from dittohead.toolkit.images.recipe import Recipe, wanted_pages
+from dittohead.toolkit.images.recipe import ImageRecipe, wanted_pages
 
 SIDES = st.integers(1, 200_000)
 LIMITS = st.none() | st.integers(1, 100_000)
@@ -45,9 +45,9 @@ def test_nearly_square_images(size: tuple[int, int], wanted: tuple[int, int]) ->
 def test_a_large_result_becomes_a_bigtiff_in_time() -> None:
     """Where the compression may take nearly as much as none; half of it below quality 90."""
     lossless, rgb, small = (
-        Recipe(compression="deflate"),
-        Recipe(compression="jpeg", quality=95),
-        Recipe(compression="jpeg"),
+        ImageRecipe(compression="deflate"),
+        ImageRecipe(compression="jpeg", quality=95),
+        ImageRecipe(compression="jpeg"),
     )
     gib = 1 << 30
     assert [is_big(3 * gib, recipe) for recipe in (lossless, rgb, small)] == [True, True, False]

@@ -18,7 +18,7 @@ from dittohead.toolkit.images import pyramid
 from dittohead.toolkit.images.library import pyvips
 from dittohead.toolkit.images.options import ConvertOptions
 from dittohead.toolkit.images.reasons import explain
-from dittohead.toolkit.images.recipe import Recipe
+from dittohead.toolkit.images.recipe import ImageRecipe
 from dittohead.toolkit.images.tiff import directories
 from tests.support.images import encode, jpeg, pixels, tiff
 
@@ -130,7 +130,7 @@ def test_a_tile_is_no_larger_than_its_image_asks_for(
 ) -> None:
     """The libvips of Debian 13 refuses tiles several times the size of an image; a level of few pixels too."""
     for compression in ("deflate", "zstd"):
-        recipe = Recipe(compression=compression, tile=tile)
+        recipe = ImageRecipe(compression=compression, tile=tile)
         (tmp_path / "a.tif").write_bytes(tiff(*size))
         image = pyvips.Image.new_from_file(str(tmp_path / "a.tif"))
         with open(tmp_path / "made.tif", "w+b") as made:

@@ -68,11 +68,11 @@ async def test_recovered_is_told_once_instead_of_done(told: Told) -> None:
         await told.until(lambda: len(told.said()) == 2)
         await told.until_over("x")
         told.arrive("x")  # another folder of the same name
-        told.look()
+        told.offer()
         await told.until(lambda: len(told.jobs("x")) == 2)
         await told.until_over("x")
         told.arrive("x")
-        told.look()
+        told.offer()
         await told.until(lambda: len(told.jobs("x")) == 3)
         await told.until_over("x")
     assert [event for event, _ in told.said()] == ["failed", "failed", "recovered", "done"]
@@ -141,7 +141,7 @@ async def test_a_target_nobody_waits_for_is_not_told_to_be_back(
         await told.until(lambda: not told.targets.paused("first"))
         assert "target.resumed" not in capsys.readouterr().out
         told.arrive("y")
-        told.look()
+        told.offer()
         await told.until(lambda: bool(told.targets.paused("first")))
         assert [event for event, _ in told.said()] == ["paused"]
         told.targets.try_now("first")

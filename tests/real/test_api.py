@@ -23,7 +23,7 @@ import pytest
 
 from dittohead.cli import main
 from dittohead.cli.storeview import FromStore
-from dittohead.cli.view import FromDaemon, Place, viewing
+from dittohead.cli.view import FromDaemon, NamedRoot, viewing
 from dittohead.model.errors import NoSuchJob
 from dittohead.model.job_filter import JobFilter
 from dittohead.model.states import JobState
@@ -243,7 +243,7 @@ def test_a_member_of_the_states_group_acts_under_their_own_name_and_others_do_no
     fields = json.loads(by_socket(here, "jobs/held", uid=ALICE, groups=[OPERATORS]).stdout)
     assert fields["reason"] == f"frozen by {ALICE}: wait"
     assert fields["requests"][0]["who"] == str(ALICE)
-    with viewing(Place(here.root, None)) as view:
+    with viewing(NamedRoot(here.root, None)) as view:
         assert isinstance(view, FromDaemon)
         for odd in ("..", ".", "a/b", "\udcff", "%2e%2e", "x\n", "é"):
             with pytest.raises(NoSuchJob):
@@ -363,7 +363,7 @@ def test_jobs_are_listed_by_uploader_date_and_file(here: Site, tmp_path: Path) -
         "2026-01-01",
     ]
     for running in (True, False):
-        with viewing(Place(here.root, None)) as view:
+        with viewing(NamedRoot(here.root, None)) as view:
             assert isinstance(view, FromDaemon if running else FromStore)
             for wanted, limit, names in asked:
                 assert [job["name"] for job in view.jobs(wanted, limit)] == names, wanted

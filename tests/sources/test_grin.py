@@ -119,7 +119,7 @@ async def test_pages_are_read_by_their_header_whatever_its_order(library: Librar
         "http://h/_all_books",
         "LIB",
     )
-    assert (found.rows, found.unread) == ([rows.Row("x1", "", {"scanned": "2026/01/01 10:00"})], 1)
+    assert (found.rows, found.unread) == ([rows.VolumeRow("x1", "", {"scanned": "2026/01/01 10:00"})], 1)
 
 
 def test_a_line_without_a_header_is_read_by_what_its_cells_look_like() -> None:
@@ -127,11 +127,11 @@ def test_a_line_without_a_header_is_read_by_what_its_cells_look_like() -> None:
     link = "https://books.google.com/books?vid=X"
     one = rows.of_line(f"321\t2020/01/02 03:04\t2020/02/02 03:04\t\t\t{link}", None, "LIB")
     other = rows.of_line(f"{link}\t2020/02/02 03:04\t2020/01/02 03:04\t321", None, "LIB")
-    assert one == other == rows.Row("321", "", {"scanned": "2020/01/02 03:04"})
+    assert one == other == rows.VolumeRow("321", "", {"scanned": "2020/01/02 03:04"})
     named = rows.of_line("2020/02/02 03:04\t321", ["converted", "barcode"], "LIB")
-    assert named == rows.Row("321", "", {"converted": "2020/02/02 03:04"})
+    assert named == rows.VolumeRow("321", "", {"converted": "2020/02/02 03:04"})
     wrong = rows.of_line("321\t2020/02/02 03:04", ["converted", "barcode"], "LIB")
-    assert wrong == rows.Row("321", "", {"scanned": "2020/02/02 03:04"})
+    assert wrong == rows.VolumeRow("321", "", {"scanned": "2020/02/02 03:04"})
     assert rows.of_line("2020/02/02 03:04", None, "LIB") is None
 
 

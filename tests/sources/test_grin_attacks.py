@@ -18,8 +18,8 @@ from dittohead.model.errors import DittoheadError, SourceStopped, TransientError
 from dittohead.sources.grin import details, raw, rows
 from dittohead.sources.grin import refresh as refresh_module
 from dittohead.sources.grin.client import session
-from dittohead.sources.grin.limits import Limits, Most, Places
-from dittohead.sources.grin.sign_in import SignIn, Token, read_client
+from dittohead.sources.grin.limits import Most, Places, RateLimit
+from dittohead.sources.grin.sign_in import GrinSignIn, OAuthToken, read_client
 from dittohead.system import log
 from tests.support.grin import Server, serving, unreadable
 from tests.support.grin.library import Library
@@ -259,10 +259,10 @@ async def test_another_clients_token_is_not_used(library: Library, server: Serve
     """The credential was replaced by a service account's: it signs in by itself."""
     library.sign_in(expires_in=-1)
     await library.round()
-    assert Token.read(library.token).client.endswith("example")  # type: ignore[union-attr]
+    assert OAuthToken.read(library.token).client.endswith("example")  # type: ignore[union-attr]
     library.secrets["client"] = server.sign_in.service_file(server.url)
     await library.round()
-    kept = Token.read(library.token)
+    kept = OAuthToken.read(library.token)
     assert kept is not None
     assert (kept.client, server.sign_in.refreshes) == ("robot@example.iam", 2)
 
@@ -275,13 +275,13 @@ async def test_a_token_endpoint_that_never_answers_ends_nothing(
     server.sign_in.delay_s = 3600.0
     access = library.sign_in(expires_in=200)
     client = read_client(library.secrets["client"], "client")
-    sign_in = SignIn(library.token, "x", log.get())
+    sign_in = GrinSignIn(library.token, "x", log.get())
     async with session(5) as opened:
         found = await asyncio.gather(*(sign_in.bearer(client, opened) for _ in range(2)))
         assert set(found) == {access}
         token = json.loads(library.token.read_text()) | {"expires_at": time.time() - 1}
         library.token.write_text(json.dumps(token))
-        late = SignIn(library.token, "x", log.get())
+        late = GrinSignIn(library.token, "x", log.get())
         with pytest.raises(TransientError, match="no token was obtained"):
             await late.bearer(client, opened)
     assert server.sign_in.most_at_once == 1
@@ -301,7 +301,7 @@ async def test_turns_are_never_nearer_than_the_rate_says(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("dittohead.sources.grin.limits.time.monotonic", lambda: now)
     monkeypatch.setattr("dittohead.sources.grin.limits.asyncio.sleep", sleep)
-    limits = Limits(Most(5.0, 3, 2))
+    limits = RateLimit(Most(5.0, 3, 2))
     for number in range(40):
         async with limits.turn():
             begun.append(now)

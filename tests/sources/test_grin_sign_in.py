@@ -18,7 +18,7 @@ import pytest
 from dittohead.model.errors import ItemError, SourceStopped, TransientError
 from dittohead.sources.grin.client import session
 from dittohead.sources.grin.options import GrinOptions
-from dittohead.sources.grin.sign_in import SignIn, Token, read_client
+from dittohead.sources.grin.sign_in import GrinSignIn, OAuthToken, read_client
 from dittohead.system import log
 from tests.support.grin import Server, serving
 from tests.support.grin.library import Library
@@ -130,15 +130,15 @@ async def test_a_service_account_signs_in_by_itself(library: Library, server: Se
 async def test_a_token_is_renewed_five_minutes_early_once_at_a_time(library: Library, server: Server) -> None:
     """Twenty that ask at once, and one POST; the refresh token stays."""
     library.sign_in(expires_in=299)
-    before = Token.read(library.token)
+    before = OAuthToken.read(library.token)
     server.sign_in.delay_s = 0.05
     client = read_client(library.secrets["client"], "client")
-    sign_in = SignIn(library.token, "x", log.get())
+    sign_in = GrinSignIn(library.token, "x", log.get())
     async with session(5) as opened:
         found = await asyncio.gather(*(sign_in.bearer(client, opened) for _ in range(20)))
     assert len(set(found)) == 1
     assert (server.sign_in.refreshes, server.sign_in.most_at_once) == (1, 1)
-    after = Token.read(library.token)
+    after = OAuthToken.read(library.token)
     assert before is not None
     assert after is not None
     assert (after.refresh, after.access) == (before.refresh, found[0])
@@ -157,7 +157,7 @@ async def test_a_new_refresh_token_is_kept_in_place_of_the_old(library: Library,
     library.sign_in(expires_in=10)
     for _ in range(3):
         await library.round()
-        kept = Token.read(library.token)
+        kept = OAuthToken.read(library.token)
         assert kept is not None
         assert server.sign_in.refresh == {kept.refresh}
         library.again()
@@ -233,7 +233,7 @@ async def test_a_kill_while_the_token_is_written_leaves_the_old_one(
 
     monkeypatch.setattr("dittohead.system.fail_points.point", point)
     with pytest.raises(Killed):
-        Token(access="a", expires_at=1.0, refresh="r").write(library.token)
+        OAuthToken(access="a", expires_at=1.0, refresh="r").write(library.token)
     assert library.token.read_bytes() == before
 
 

@@ -487,7 +487,7 @@ async def test_reset_lets_a_prefix_be_fetched_again(source_harness: SourceHarnes
         await source_harness.runner.follow()
         assert source_harness.harness.store.run(item_store.forget, "up", "set/", time.time()) == (2, 0)
         assert await source_harness.round() == 1
-        source_harness.harness.look()
+        source_harness.harness.offer()
         await source_harness.harness.until(lambda: len(source_harness.harness.jobs("set")) == 2)
     assert len(source_harness.harness.jobs("other")) == 1
 

@@ -15,7 +15,7 @@ from dittohead.config.loader import SourceSetting
 from dittohead.contract.catalogue import SWITCH, Keep, Told
 from dittohead.contract.schedule import Window
 from dittohead.contract.source import Fetch, Look, Source, SourceOptions, Upstream
-from dittohead.intake.runner import Runner, Tools
+from dittohead.intake.runner import SourceRunner, Tools
 from dittohead.model.errors import SourceStopped
 from tests.support.harness import Harness
 
@@ -57,12 +57,12 @@ class Far(Upstream):
     """Halts in its look until it is let go; is let in or not."""
 
     def __init__(self) -> None:
-        self.looks = self.halted = 0
+        self.has_preflight = self.halted = 0
         self.refused: SourceStopped | None = None
         self.looking, self.go = asyncio.Event(), asyncio.Event()
 
     async def look(self, ctx: Look) -> None:
-        self.looks += 1
+        self.has_preflight += 1
         self.looking.set()
         if self.refused is not None:
             raise self.refused
@@ -96,11 +96,11 @@ class Rig:
             store=harness.store, stations=harness.stations, claimer=harness.claimer, secret={}.__getitem__
         )
         setting = SourceSetting(name="up", kind="far", options=SourceOptions(**options))
-        self.runner = Runner(tools, setting, self.source)
+        self.runner = SourceRunner(tools, setting, self.source)
 
 
 @contextlib.asynccontextmanager
-async def running(runner: Runner) -> AsyncIterator[None]:
+async def running(runner: SourceRunner) -> AsyncIterator[None]:
     task = asyncio.create_task(runner.run())
     try:
         yield
@@ -129,10 +129,10 @@ async def test_a_look_halts_at_the_end_of_its_part_of_the_day_and_goes_on_in_the
         while not rig.far.halted:
             await asyncio.sleep(0.01)
         rig.far.looking.clear()
-        looks = rig.far.looks
+        looks = rig.far.has_preflight
         clock.left_s = 3600.0
         await rig.far.looking.wait()
-    assert rig.far.looks == looks + 1
+    assert rig.far.has_preflight == looks + 1
     assert rig.runner.faults == {}
 
 
@@ -167,7 +167,7 @@ async def test_a_stopped_source_is_said_once_and_goes_on_when_a_person_has_acted
             await asyncio.sleep(0.01)
         assert "dittohead source authorize up" in rig.runner.shown()["error"]
         acted.append(True)
-        while rig.far.looks < 2:  # refused again: nobody is told a second time
+        while rig.far.has_preflight < 2:  # refused again: nobody is told a second time
             await asyncio.sleep(0.01)
         rig.far.refused = None
         rig.far.go.set()

@@ -195,7 +195,7 @@ async def test_a_defect_of_a_source_ends_nothing_and_is_said(tmp_path: Path) -> 
         await harness.until(lambda: intake.shown()["b"]["state"] == "failing")
         assert intake.shown()["b"]["error"] == "RuntimeError: a defect"
         harness.arrive("x")
-        harness.look()
+        harness.offer()
         await harness.until_over("x")
     intake.configure([])  # taken out by a reload
     await harness.until(lambda: not [t for t in asyncio.all_tasks() if t.get_name().startswith("source:b")])

@@ -12,7 +12,7 @@ from dittohead.admin.actions import Actions
 from dittohead.config import registry
 from dittohead.config.loader import SourceSetting
 from dittohead.intake import Intake
-from dittohead.intake.board.keeper import Done, Keeper
+from dittohead.intake.board.keeper import BoardPass, Keeper
 from dittohead.store import requests as request_store
 from dittohead.store.requests import RequestRow
 from tests.support.grin.library import Library
@@ -48,9 +48,9 @@ class Board:
         assert self.runner.board is not None
         self.keeper: Keeper = self.runner.board
 
-    async def passes(self, count: int = 3) -> Done:
+    async def passes(self, count: int = 3) -> BoardPass:
         """Make passes, with the requests that come of each; return what all of them did."""
-        whole = Done()
+        whole = BoardPass()
         for _ in range(count):
             done = await self.keeper.once()
             whole.asked += done.asked

@@ -136,13 +136,13 @@ class Harness:
         folder = self.stations.folder(Station.INBOX, os.fsencode(name))
         return tree(folder, {"a.txt": "hello"} if what is None else what)
 
-    def look(self) -> None:
+    def offer(self) -> None:
         """Scan the inbox and offer what is there."""
         self.dispatch.offer(self.stations.scan().arrivals)
 
     def quiet(self) -> bool:
         """Offer what is in the inbox; tell whether nothing is left to do with any folder."""
-        self.look()
+        self.offer()
         # A folder that is being claimed is not an arrival any more, and has no job yet.
         if self.stations.scan().arrivals or os.listdir(self.stations.path(Station.PROCESSING)):
             return False
@@ -153,7 +153,7 @@ class Harness:
         """Run the dispatch; on leaving everything has been interrupted, as by a stop."""
         await self.targets.load()
         task = asyncio.create_task(self.dispatch.run())
-        self.look()
+        self.offer()
         try:
             yield
         finally:

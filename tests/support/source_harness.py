@@ -9,7 +9,7 @@ from typing import Any
 
 from dittohead.config.loader import SourceSetting
 from dittohead.intake.look import SourceLook
-from dittohead.intake.runner import Runner, Tools
+from dittohead.intake.runner import SourceRunner, Tools
 from dittohead.model.states import Station
 from dittohead.sources.s3 import S3Source
 from dittohead.store import queries
@@ -42,7 +42,7 @@ class SourceHarness:
         )
         setting = SourceSetting(name="up", kind="s3", options=self.options)
         self.source = S3Source()
-        self.runner = Runner(tools, setting, self.source)
+        self.runner = SourceRunner(tools, setting, self.source)
 
     async def call(self, operation: str, **given: Any) -> Any:
         async with connection.client(self.options, self.secret) as client:

@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 import structlog
 
-from dittohead.admin.tokens import Tokens, parse
+from dittohead.admin.tokens import AccessTokens, parse
 from dittohead.web.server.access import ACCESS
 from dittohead.web.server.attempt_limit import ALL_BURST, BURST, AttemptLimit
 from dittohead.web.server.sessions import Sessions, cookie_of
@@ -91,7 +91,7 @@ def test_lines_of_the_file_are_refused_by_number_and_never_shown() -> None:
 def test_a_hashed_token_opens_as_its_token_does_and_not_as_its_hash() -> None:
     """What stands in the file is of no use to who reads the file."""
     hashed = hashlib.sha256(READER.encode()).hexdigest()
-    tokens = Tokens(lambda: f"reader bob sha256:{hashed}\n")
+    tokens = AccessTokens(lambda: f"reader bob sha256:{hashed}\n")
     assert tokens.refresh() == []
     found = tokens.find(READER)
     assert found is not None
@@ -107,7 +107,7 @@ def test_every_token_is_compared_whichever_fits(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(
         "dittohead.admin.tokens.hmac.compare_digest", lambda a, b: compared.append(len(b)) or real(a, b)
     )
-    tokens = Tokens(lambda: TOKENS)
+    tokens = AccessTokens(lambda: TOKENS)
     tokens.refresh()
     for given in (OPERATOR, READER, "x", ""):
         compared.clear()

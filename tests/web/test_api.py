@@ -76,7 +76,7 @@ async def done(web_harness: WebHarness, *names: str) -> None:
     async with web_harness.harness.running():
         for name in names:
             web_harness.harness.arrive(name)
-            web_harness.harness.look()
+            web_harness.harness.offer()
             await web_harness.harness.until_over(name)
 
 
@@ -236,7 +236,7 @@ async def test_an_action_tells_what_was_done_and_by_whom(web_harness: Served) ->
     made.harness.worker.plays["second"] = hold
     async with made.harness.running():
         made.harness.arrive("held")
-        made.harness.look()
+        made.harness.offer()
         await stopped.wait()
         status, said = await post(client, "/api/v1/jobs/held/freeze", {"reason": "a <b> reason"})
         assert (status, said) == (200, {"message": "held: frozen"})

@@ -180,7 +180,7 @@ async def test_a_job_whose_folder_was_done_again_leads_to_the_later_one(web_harn
     made.harness.worker.plays.clear()
     async with made.harness.running():
         assert (await made.harness.ask("rerun", first.id))["ok"]
-        made.harness.look()
+        made.harness.offer()
         await made.harness.until(lambda: len(made.harness.jobs("n")) == 2)
         second = await made.harness.until_over("n")
     page = await text(client, f"/jobs/{first.id}", OPERATOR)

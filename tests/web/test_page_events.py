@@ -19,12 +19,12 @@ class Source:
 
     def __init__(self) -> None:
         self.parts = {"a": "1", "b": "1"}
-        self.looks = 0
+        self.has_preflight = 0
         self.fails = False
         self.gate: asyncio.Event | None = None
 
     async def make(self) -> dict[str, Fragment]:
-        self.looks += 1
+        self.has_preflight += 1
         if self.gate is not None:
             await self.gate.wait()
         if self.fails:
@@ -85,15 +85,15 @@ async def test_fifty_readers_cost_no_more_looks_than_one(broadcaster: Broadcaste
         for texts in followers:
             await stack.enter_async_context(contextlib.aclosing(cast(Any, texts)))
         first = [asyncio.ensure_future(anext(texts)) for texts in followers]
-        while source.looks < 4:  # three that found no topic, and the followers' first
+        while source.has_preflight < 4:  # three that found no topic, and the followers' first
             await asyncio.sleep(0)
         for _ in range(100):
             await asyncio.sleep(0)
-        assert source.looks == 4
+        assert source.has_preflight == 4
         source.gate.set()
         await asyncio.gather(*waiting, *first)
         # Those who asked while it looked may not be served by what began before them: one more look does.
-        assert source.looks <= 5 + 1
+        assert source.has_preflight <= 5 + 1
         assert broadcaster.readers == 50
     assert broadcaster.readers == 0
 
@@ -104,8 +104,8 @@ async def test_what_is_asked_for_now_is_not_from_before(broadcaster: Broadcaster
     async with reading(broadcaster, source) as texts:
         await next_event(texts)
         source.gate = asyncio.Event()
-        looks = source.looks
-        while source.looks == looks:  # the one that keeps looking has begun
+        looks = source.has_preflight
+        while source.has_preflight == looks:  # the one that keeps looking has begun
             await asyncio.sleep(0)
         asked = asyncio.ensure_future(broadcaster.now("t", source.make))
         await asyncio.sleep(0)
@@ -152,8 +152,8 @@ async def test_a_look_that_fails_ends_no_stream(broadcaster: Broadcaster) -> Non
     async with reading(broadcaster, source) as texts:
         await next_event(texts)
         source.fails = True
-        looks = source.looks
-        while source.looks < looks + 3:
+        looks = source.has_preflight
+        while source.has_preflight < looks + 3:
             await asyncio.sleep(0.005)
         source.parts["a"], source.fails = "3", False
         assert '"a3"' in await next_event(texts)

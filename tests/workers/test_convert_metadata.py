@@ -15,7 +15,7 @@ from PIL import Image, TiffImagePlugin
 
 from dittohead.model.errors import ItemError
 from dittohead.toolkit.images.process import abilities
-from dittohead.toolkit.images.recipe import Recipe
+from dittohead.toolkit.images.recipe import ImageRecipe
 from tests.support.convert import Rig
 from tests.support.images import jpeg, tiff
 from tests.support.trees import tree
@@ -185,11 +185,11 @@ def test_a_result_that_the_disk_cannot_hold_waits_before_it_is_written(
     """What may come is known by the header: a small file can stand for gigabytes."""
     making = pytest.importorskip("dittohead.toolkit.images.conversion")
     image: Any = SimpleNamespace(width=60, height=10, bands=3, format="ushort")
-    request: Any = SimpleNamespace(recipe=Recipe(**options), work=b"/", path=b"a.png")
+    request: Any = SimpleNamespace(recipe=ImageRecipe(**options), work=b"/", path=b"a.png")
     for free in (needed, needed - 1):
         monkeypatch.setattr("os.statvfs", lambda path, free=free: SimpleNamespace(f_bavail=free, f_frsize=1))
         if free == needed:
-            making._see_room(image, request)
+            making._see_space(image, request)
     with pytest.raises(OSError, match="a.png may need") as caught:
-        making._see_room(image, request)
+        making._see_space(image, request)
     assert caught.value.errno == errno.ENOSPC

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from dittohead.contract.worker import Done, Freeze
 from dittohead.model.errors import ItemError
 from dittohead.workers.identify import process, worker
-from dittohead.workers.identify.policy import Rule, verdict
+from dittohead.workers.identify.policy import FormatRule, verdict
 from dittohead.workers.identify.process import Identified, Identifier, Match
 from dittohead.workers.identify.worker import IdentifyOptions, IdentifyWorker
 from tests.support.context import LoneContext
@@ -199,12 +199,12 @@ def known(*puids: str, mime: str = "", warning: str = "") -> Identified:
 )
 def test_rules(rule: dict[str, Any], path: bytes, found: Identified, fits: bool) -> None:
     """All conditions must fit, one of each list; capitals do not matter."""
-    assert Rule(then="warn", **rule).fits(path, found) is fits
+    assert FormatRule(then="warn", **rule).fits(path, found) is fits
 
 
 def test_the_first_rule_wins() -> None:
     """And where none fits, the default."""
-    rules = [Rule(then="accept", puid=["fmt/1"]), Rule(then="refuse", puid=["fmt/*"])]
+    rules = [FormatRule(then="accept", puid=["fmt/1"]), FormatRule(then="refuse", puid=["fmt/*"])]
     assert verdict(rules, "hold", b"a", known("fmt/1")).then == "accept"
     assert verdict(rules, "hold", b"a", known("fmt/2")).rule == "rule 2 (puid fmt/*)"
     assert verdict(rules, "hold", b"a", known("x-fmt/2")).rule == "default"

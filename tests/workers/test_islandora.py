@@ -16,7 +16,7 @@ from dittohead.contract.worker import Done, Made
 from dittohead.model.description import Described, Description
 from dittohead.model.errors import ItemError, Superseded, TargetError, TransientError
 from dittohead.model.records import Output
-from dittohead.workers.islandora.sign_in import SignIn
+from dittohead.workers.islandora.sign_in import RefusedSignIns
 from tests.support import islandora_rules
 from tests.support.context import LoneContext, source_of
 from tests.support.islandora import Islandora, served
@@ -928,7 +928,7 @@ async def test_a_wrong_password_pauses_the_target_and_is_not_said(rig: Rig) -> N
 async def test_a_wrong_password_is_not_tried_until_the_user_is_locked(rig: Rig, at_once: int) -> None:
     """However often the daemon tries, and however many folders wait; one that was corrected works at once."""
     now = [0.0]
-    rig.worker.sign_in = SignIn(lambda: now[0])
+    rig.worker.sign_in = RefusedSignIns(lambda: now[0])
 
     async def attempt(password: str) -> list[Any]:
         ctxs = [rig.job() for _ in range(at_once)]

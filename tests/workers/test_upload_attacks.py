@@ -628,7 +628,7 @@ async def test_notes_of_a_job_that_is_tried_again_while_it_is_let_go_of_stay(
     harness = Harness(tmp_path / "root", config)
     async with harness.running():
         harness.arrive("a-1")
-        harness.look()
+        harness.offer()
         await harness.until_over("a-1")
     notes = harness.stations.state / "outside" / f"{harness.job('a-1').id}.send.jsonl"
     notes.parent.mkdir(parents=True, exist_ok=True)

@@ -79,7 +79,7 @@ class LocalDispatch:
         self.on_trouble: Callable[[], None] = lambda: None  #: store and stations may differ
         engine.targets.on_resume = self.wake
         engine.suspects.on_free = self.wake
-        claimer.room.on_looked = self._try_again
+        claimer.waiting_room.on_looked = self._try_again
         claimer.on_split = self.wake
 
     @property
@@ -283,7 +283,7 @@ class LocalDispatch:
 
     def _wait_on(self, arrivals: Collection[Arrival]) -> None:
         """Let those wait on that are still there, and the others be forgotten."""
-        self.claimer.room.forget_all_but({arrival.folder for arrival in arrivals})
+        self.claimer.waiting_room.forget_all_but({arrival.folder for arrival in arrivals})
         if not self._waiting:
             return
         # What is known of it by now may end its wait: another folder of the name, or one seen to be renamed.

@@ -23,7 +23,7 @@ MOST = 1_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
+class Disagreement:
     """Something that two of the three say differently."""
 
     kind: str  #: counts, lost, folder, token
@@ -37,7 +37,7 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class BoardCheck:
     """Compares, and repairs where it is told to.
 
     Args:
@@ -56,7 +56,7 @@ class Check:
     repair: bool
     live: bool
 
-    async def run(self) -> list[Finding]:
+    async def run(self) -> list[Disagreement]:
         """Return all findings. Raises: StoreError, OSError, DittoheadError."""
         if self.live:
             await self.keeper.once()
@@ -70,24 +70,26 @@ class Check:
                 log.get().warning(log.BOARD_REPAIRED, source=self.setting.name, **fields)
         return found
 
-    async def _counts(self) -> AsyncIterator[Finding]:
+    async def _counts(self) -> AsyncIterator[Disagreement]:
         """The counts that are kept, against the entries."""
         name = self.setting.name
-        wrong = await self.store.look(board_store.recount, name, self.kind)
+        wrong = await self.store.read_apart(board_store.recount, name, self.kind)
         if wrong and self.repair:
             await self.store.write(board_store.keep_counts, name, self.kind)
         for (state, stage), (kept, counted) in sorted(wrong.items()):
-            yield Finding(
+            yield Disagreement(
                 kind="counts",
                 what=state + (f", {stage}" if stage else ""),
                 why=f"{kept:,} are kept, {counted:,} are there",
                 done="counted again" if self.repair else "",
             )
 
-    async def _lost(self) -> AsyncIterator[Finding]:
+    async def _lost(self) -> AsyncIterator[Disagreement]:
         """Entries that the engine is said to have, and has not."""
         board = self.board
-        found = await self.store.look(board_store.lost, self.setting.name, self.kind, board.fetching, MOST)
+        found = await self.store.read_apart(
+            board_store.lost, self.setting.name, self.kind, board.fetching, MOST
+        )
         told = [
             Told(
                 key=one.key,
@@ -101,11 +103,13 @@ class Check:
             await self.keep.catalogue.tell(self.kind, told, by="check", only_known=True)
         for one in found:
             done = "set aside" if one.given_up else "brought in again"
-            yield Finding(kind="lost", what=one.key, why=one.why, done=done if self.repair else "")
+            yield Disagreement(kind="lost", what=one.key, why=one.why, done=done if self.repair else "")
 
-    async def _folders(self) -> AsyncIterator[Finding]:
+    async def _folders(self) -> AsyncIterator[Disagreement]:
         """Folders being fetched that are not where they were made; their source makes them again."""
-        for drop in await self.store.look(drop_store.of_source, self.setting.name, {DropState.FETCHING}):
+        for drop in await self.store.read_apart(
+            drop_store.of_source, self.setting.name, {DropState.FETCHING}
+        ):
             path = self.stations.path(Station.INBOX) / f".{drop.folder}"
             try:
                 there = not drop.ino or str(os.lstat(path).st_ino) == drop.ino
@@ -113,9 +117,9 @@ class Check:
                 there = False
             if not there:
                 why = f"{path} is not there, or is another; it is fetched from the beginning"
-                yield Finding(kind="folder", what=drop.folder, why=why)
+                yield Disagreement(kind="folder", what=drop.folder, why=why)
 
-    async def _tokens(self) -> list[Finding]:
+    async def _tokens(self) -> list[Disagreement]:
         """Tokens that are not where their entries stand."""
         wrong = await self.keeper.differences()
         if self.repair:
@@ -125,6 +129,6 @@ class Check:
             await self.keeper.once()
         left = dict(await self.keeper.differences()) if self.repair else dict(wrong)
         return [
-            Finding(kind="token", what=what, why=why, done="" if what in left else "written again")
+            Disagreement(kind="token", what=what, why=why, done="" if what in left else "written again")
             for what, why in wrong
         ]

@@ -67,7 +67,7 @@ def name_of(key: str) -> str:
     return key
 
 
-class Disk:
+class BoardDisk:
     """The board of one source."""
 
     def __init__(self, stations: Stations, source: str) -> None:
@@ -107,7 +107,7 @@ class Disk:
                     found.append(entry.name)
         return sorted(found)
 
-    def look(self) -> Iterator[Seen]:
+    def seen(self) -> Iterator[Seen]:
         """Yield what lies in the stages; names with a dot in front are uploads, and are not read."""
         for stage in self.stages():
             with os.scandir(self.path / stage) as listed:

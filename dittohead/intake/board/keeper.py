@@ -23,7 +23,7 @@ from dittohead.contract.catalogue import BATCH, CatalogueEntry, Keep, Told
 from dittohead.contract.source import Source
 from dittohead.folders.stations import Stations
 from dittohead.intake.board import stages, tokens, wishes
-from dittohead.intake.board.disk import REASON, TOKEN, Disk, Seen, name_of
+from dittohead.intake.board.disk import REASON, TOKEN, BoardDisk, Seen, name_of
 from dittohead.intake.board.rights import Rights
 from dittohead.intake.board.stages import STORED, Stand
 from dittohead.intake.board.wishes import Ask, Refused, Wish
@@ -79,8 +79,8 @@ class Placed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looked:
-    """What one look at the board and the store has found."""
+class Compared:
+    """What one comparison of the board and the store has found."""
 
     standing: dict[str, Standing]
     stands: dict[str, Stand]
@@ -88,7 +88,7 @@ class Looked:
 
 
 @dataclass(kw_only=True)
-class Done:
+class BoardPass:
     """What one pass has done."""
 
     asked: list[str] = field(default_factory=list)
@@ -120,10 +120,10 @@ class Keeper:
         self._store, self._setting, self._source, self._keep = store, setting, source, keep
         self._config, self._poke = config, poke
         self._board, self._name = source.board, setting.name
-        self._disk = Disk(stations, setting.name)
+        self._disk = BoardDisk(stations, setting.name)
         self._rights = Rights(stations.state)
         self._placed: dict[str, Placed] = {}
-        self._marks: dict[str, str] = {}  #: files of others at the last look: where -> mark
+        self._marks: dict[str, str] = {}  #: files of others at the last pass: where -> mark
         self._refused: dict[tuple[str, str], str] = {}  #: files that are refused: where -> mark
         self._unknown: set[tuple[str, str]] = set()  #: of these, those whose keys are not known
         self._unknown_at = time.monotonic()
@@ -138,7 +138,7 @@ class Keeper:
 
     # -- one pass ----------------------------------------------------------------------------
 
-    async def once(self) -> Done:
+    async def once(self) -> BoardPass:
         """Compare store and board once: take what is asked for, then show what is.
 
         Raises: StoreError; OSError, DittoheadError: the board cannot be kept.
@@ -146,54 +146,56 @@ class Keeper:
         async with self._turn:
             return await self._once()
 
-    async def _once(self) -> Done:
-        done = Done()
+    async def _once(self) -> BoardPass:
+        done = BoardPass()
         self.row = stages.row(self._board, await self._pipeline(), registry.default())
         await asyncio.to_thread(self._disk.prepare, (*self.row, HOLD))
         if not self._started:
             await asyncio.to_thread(self._disk.tidy, (*self.row, HOLD))
-            self._asked = await self._store.look(board_store.asked_before)
+            self._asked = await self._store.read_apart(board_store.asked_before)
         await self._hear()
-        looked = await self._look()
-        await self._take(looked, done)
-        await self._freeze_held(looked)
-        await self._show(looked, done)
+        compared = await self._compare()
+        await self._take(compared, done)
+        await self._freeze_held(compared)
+        await self._show(compared, done)
         self._started = True
         return done
 
     async def _pipeline(self) -> Any:
         """Return the pipeline that the source's folders go through: that of any of them."""
-        some = await self._store.look(catalogue_store.page, self._name, self._source.shows, limit=1, after="")
+        some = await self._store.read_apart(
+            catalogue_store.page, self._name, self._source.shows, limit=1, after=""
+        )
         try:
             matched = self._config().pipeline_for(some[0].key) if some else None
         except TooSlow:
             matched = None
         return matched[0] if matched is not None else None
 
-    async def _look(self) -> Looked:
+    async def _compare(self) -> Compared:
         name, kind = self._name, self._source.shows
         found = {
             one.entry.key: one
-            for one in await self._store.look(
+            for one in await self._store.read_apart(
                 board_store.lately, name, kind, since=time.time() - LATELY_S, most=MOST, recent=RECENT
             )
         }
         shown = {self._board.wanted, self._board.fetching, self._board.failed, self._board.aside, HOLD}
-        for pair in await self._store.look(catalogue_store.counts, name, kind):
+        for pair in await self._store.read_apart(catalogue_store.counts, name, kind):
             if pair[1] not in shown:
                 continue
             async for entry in self._entries(pair):
                 found.setdefault(entry.key, Standing(entry=entry))
         workers = registry.default()
 
-        def place() -> Looked:
+        def place() -> Compared:
             standing, stands = {}, {}
             for one in found.values():
                 at = stages.stand(one, self._board, self._source.stored, workers)
                 if at is not None:
                     standing[one.entry.key], stands[one.entry.key] = one, at
-            seen = {(one.stage, one.name): one for one in self._disk.look()}
-            return Looked(standing=standing, stands=stands, seen=seen)
+            seen = {(one.stage, one.name): one for one in self._disk.seen()}
+            return Compared(standing=standing, stands=stands, seen=seen)
 
         return await asyncio.to_thread(place)
 
@@ -201,7 +203,7 @@ class Keeper:
         """Yield entries of one state and stage, so few at a time that no page has to wait."""
         last: CatalogueEntry | None = None
         for _ in range(MOST // _AT_ONCE):
-            some = await self._store.look(
+            some = await self._store.read_apart(
                 board_store.some, self._name, self._source.shows, place, last, _AT_ONCE
             )
             for entry in some:
@@ -212,7 +214,7 @@ class Keeper:
 
     # -- what is asked for -------------------------------------------------------------------
 
-    async def _take(self, looked: Looked, done: Done) -> None:
+    async def _take(self, compared: Compared, done: BoardPass) -> None:
         """Take what files ask for that are not as the board left them."""
         known = self._setting.options.fields
         if time.monotonic() - self._unknown_at > _UNKNOWN_S:
@@ -220,7 +222,7 @@ class Keeper:
             for where in self._unknown:
                 self._refused.pop(where, None)
             self._unknown.clear()
-        found, marks = await asyncio.to_thread(self._strangers, looked, known)
+        found, marks = await asyncio.to_thread(self._strangers, compared, known)
         self._marks = marks
         for seen, why in found:
             if isinstance(why, Refused):
@@ -228,17 +230,17 @@ class Keeper:
         await self._carry([wish for _, wish in found if isinstance(wish, Wish)], done)
 
     def _strangers(
-        self, looked: Looked, known: Mapping[str, str]
+        self, compared: Compared, known: Mapping[str, str]
     ) -> tuple[list[tuple[Seen, Wish | Refused]], dict[str, str]]:
         """Return files that ask for something, read, or why they are refused; and marks for the next look.
 
         A file is taken when it is the same at two looks: somebody may be writing it. Blocking.
         """
         ours = {placed.mark for placed in self._placed.values()}
-        reasons = {where for where, seen in looked.seen.items() if seen.name.endswith(REASON)}
+        reasons = {where for where, seen in compared.seen.items() if seen.name.endswith(REASON)}
         found: list[tuple[Seen, Wish | Refused]] = []
         marks: dict[str, str] = {}
-        for where, seen in looked.seen.items():
+        for where, seen in compared.seen.items():
             mark = seen.mark
             if mark in ours or mark in self._taken or self._refused.get(where) == mark or where in reasons:
                 continue
@@ -246,28 +248,28 @@ class Keeper:
             if not self._started and _digest(mark) in self._asked:
                 self._taken.add(mark)  # a daemon before was killed before it removed the file
                 continue
-            if not self._started and self._found_ours(seen, looked):
+            if not self._started and self._found_ours(seen, compared):
                 continue
             if self._marks.get("/".join(where)) == mark:
-                found.append((seen, self._read(seen, known, looked)))
+                found.append((seen, self._read(seen, known, compared)))
         return found, marks
 
-    def _found_ours(self, seen: Seen, looked: Looked) -> bool:
+    def _found_ours(self, seen: Seen, compared: Compared) -> bool:
         """At the start: take up a token that a daemon before has written here, whole or torn."""
         if not seen.is_file or not seen.is_ours or not seen.name.endswith(TOKEN):
             return False
         try:
             wish = wishes.read(seen, self._disk, self._rights, self._board, self._setting.options.fields)
         except (Refused, OSError):
-            return self._is_torn(seen, looked)
+            return self._is_torn(seen, compared)
         if wish.was != seen.stage:
             return False
-        self._take_up(wish.keys[0], seen, looked)
+        self._take_up(wish.keys[0], seen, compared)
         return True
 
-    def _take_up(self, key: str, seen: Seen, looked: Looked) -> None:
+    def _take_up(self, key: str, seen: Seen, compared: Compared) -> None:
         """Know a token that was written here before. Of two of a key, as a crash leaves them, one goes."""
-        at, before = looked.stands.get(key), self._placed.get(key)
+        at, before = compared.stands.get(key), self._placed.get(key)
         if before is not None and before.mark != seen.mark and (at is None or at.stage != seen.stage):
             self._taken.add(seen.mark)
             return
@@ -275,17 +277,17 @@ class Keeper:
             self._taken.add(before.mark)
         self._placed[key] = Placed(stage=seen.stage, mark=seen.mark, signature=None)
 
-    def _is_torn(self, seen: Seen, looked: Looked) -> bool:
+    def _is_torn(self, seen: Seen, compared: Compared) -> bool:
         """Tell whether it is what a loss of power left of a token: empty, where one of ours belongs."""
         if seen.status.st_size:
             return False
-        for key, at in looked.stands.items():
+        for key, at in compared.stands.items():
             if at.stage == seen.stage and name_of(key) + TOKEN == seen.name:
                 self._placed[key] = Placed(stage=seen.stage, mark=seen.mark, signature=None)
                 return True
         return False
 
-    def _read(self, seen: Seen, known: Mapping[str, str], looked: Looked) -> Wish | Refused:
+    def _read(self, seen: Seen, known: Mapping[str, str], compared: Compared) -> Wish | Refused:
         try:
             wish = wishes.read(seen, self._disk, self._rights, self._board, known)
         except Refused as why:
@@ -293,10 +295,10 @@ class Keeper:
         except OSError as error:
             return Refused(f"it cannot be read: {error.strerror}")
         if seen.is_ours and wish.was == seen.stage:  # its text was changed: it is written again
-            self._take_up(wish.keys[0], seen, looked)
+            self._take_up(wish.keys[0], seen, compared)
         return wish
 
-    async def _carry(self, found: Sequence[Wish], done: Done) -> None:
+    async def _carry(self, found: Sequence[Wish], done: BoardPass) -> None:
         """Have requests made for wishes; then their files may go."""
         want: dict[tuple[str, bool], list[tuple[str, Seen]]] = {}
         for wish in found:
@@ -351,7 +353,7 @@ class Keeper:
         return asks, unknown
 
     async def _decide_one(self, wish: Wish, key: str) -> list[Ask]:
-        found = await self._store.look(board_store.standing, self._name, self._source.shows, key)
+        found = await self._store.read_apart(board_store.standing, self._name, self._source.shows, key)
         if found is None:  # it has gone since
             raise Refused(f'"{key}" is not known any more')
         at = stages.stand(found, self._board, self._source.stored, registry.default())
@@ -362,7 +364,7 @@ class Keeper:
                 return []
             raise
 
-    async def _ask(self, ask: Ask, key: str, wish: Wish, done: Done, *, is_last: bool) -> None:
+    async def _ask(self, ask: Ask, key: str, wish: Wish, done: BoardPass, *, is_last: bool) -> None:
         args = {**ask.args} if ask.of else {**ask.args, "keys": [key]}
         args |= {"asked": [_digest(wish.seen.mark)]} if is_last else {}
         token = f"{wish.seen.mark} {key}"
@@ -375,7 +377,9 @@ class Keeper:
         done.asked.append(f"{ask.action} {key}")
         log.get().info(log.BOARD_ASKED, source=self._name, action=ask.action, key=key, who=wish.who)
 
-    async def _want(self, who: str, pairs: Sequence[tuple[str, Seen]], done: Done, *, again: bool) -> None:
+    async def _want(
+        self, who: str, pairs: Sequence[tuple[str, Seen]], done: BoardPass, *, again: bool
+    ) -> None:
         """Have keys brought in. A file is noted as asked with the last of its keys, and not before.
 
         Args:
@@ -398,9 +402,9 @@ class Keeper:
                 done.asked.append(f"want {len(part)}")
                 log.get().info(log.BOARD_ASKED, source=self._name, action="want", keys=len(part), who=who)
 
-    async def _freeze_held(self, looked: Looked) -> None:
+    async def _freeze_held(self, compared: Compared) -> None:
         """Freeze the jobs of held entries whose folders were on their way when they were held."""
-        for key, found in looked.standing.items():
+        for key, found in compared.standing.items():
             if found.entry.stage == HOLD and found.active and found.job_state is not JobState.FROZEN:
                 args = {"reason": "held on the board"}
                 token = f"hold {key} {found.entry.changed_at}"
@@ -412,7 +416,7 @@ class Keeper:
     async def _hear(self) -> None:
         """Find out what became of requests that tokens have made."""
         for number, key in list(self._answers.items()):
-            answer = await self._store.look(request_store.answer_to, number)
+            answer = await self._store.read_apart(request_store.answer_to, number)
             if answer is None:
                 continue
             del self._answers[number]
@@ -421,7 +425,7 @@ class Keeper:
 
     # -- what is refused ---------------------------------------------------------------------
 
-    def _refuse(self, seen: Seen, why: str, done: Done) -> None:
+    def _refuse(self, seen: Seen, why: str, done: BoardPass) -> None:
         """Leave a file as it is, and say beside it why it asks for nothing."""
         where = (seen.stage, seen.name)
         if sum(stage == seen.stage for stage, _ in self._refused) < _REFUSALS:
@@ -433,7 +437,7 @@ class Keeper:
         done.refused.append(f"{seen.stage}/{seen.name}: {why}")
         log.get().warning(log.BOARD_REFUSED, source=self._name, token=f"{seen.stage}/{seen.name}", reason=why)
 
-    def _refuse_wish(self, wish: Wish, why: str, done: Done) -> None:
+    def _refuse_wish(self, wish: Wish, why: str, done: BoardPass) -> None:
         """Refuse a wish; a token of ours goes back to where its entry stands, and says it there."""
         if not wish.seen.is_ours or not wish.was:
             self._refuse(wish.seen, why, done)
@@ -458,27 +462,29 @@ class Keeper:
 
     # -- what is shown -----------------------------------------------------------------------
 
-    async def _show(self, looked: Looked, done: Done) -> None:
+    async def _show(self, compared: Compared, done: BoardPass) -> None:
         """Write the tokens that are others now, remove those that are not on their way."""
         stale = [
-            key for key in looked.stands if self._is_stale(key, looked) and not self._is_taken(key, looked)
+            key
+            for key in compared.stands
+            if self._is_stale(key, compared) and not self._is_taken(key, compared)
         ]
         for begin in range(0, len(stale), _PIECE):
             part = stale[begin : begin + _PIECE]
-            numbers = [looked.standing[key].entry.id for key in part]
-            told = await self._store.look(board_store.histories, numbers, tokens.HISTORY)
-            moved = await asyncio.to_thread(self._write_some, part, looked, told)
+            numbers = [compared.standing[key].entry.id for key in part]
+            told = await self._store.read_apart(board_store.histories, numbers, tokens.HISTORY)
+            moved = await asyncio.to_thread(self._write_some, part, compared, told)
             done.written += len(part)
             await self._count(moved)
-        await self._keep_orphans(looked)
-        done.removed += await asyncio.to_thread(self._clear, looked)
+        await self._keep_orphans(compared)
+        done.removed += await asyncio.to_thread(self._clear, compared)
 
-    async def _keep_orphans(self, looked: Looked) -> None:
+    async def _keep_orphans(self, compared: Compared) -> None:
         """Turn tokens of entries that are not known into requests: the store may be a new one."""
         gone = {
             key: placed
             for key, placed in self._placed.items()
-            if key not in looked.stands and placed.stage in self._board.columns
+            if key not in compared.stands and placed.stage in self._board.columns
         }
         known = await self._keep.catalogue.get(self._source.shows, list(gone)) if gone else {}
         for key, placed in gone.items():
@@ -502,8 +508,8 @@ class Keeper:
     def _board_first(self) -> str:
         return next(iter(self._board.columns))
 
-    def _signature(self, key: str, looked: Looked) -> tuple[Any, ...]:
-        one, at = looked.standing[key], looked.stands[key]
+    def _signature(self, key: str, compared: Compared) -> tuple[Any, ...]:
+        one, at = compared.standing[key], compared.stands[key]
         entry = one.entry
         return (
             at.stage,
@@ -519,34 +525,34 @@ class Keeper:
             tuple(step.state for step in one.steps),
         )
 
-    def _is_stale(self, key: str, looked: Looked) -> bool:
+    def _is_stale(self, key: str, compared: Compared) -> bool:
         placed = self._placed.get(key)
-        if placed is None or placed.signature != self._signature(key, looked):
+        if placed is None or placed.signature != self._signature(key, compared):
             return True
-        seen = looked.seen.get((placed.stage, name_of(key) + TOKEN))
+        seen = compared.seen.get((placed.stage, name_of(key) + TOKEN))
         return seen is None or seen.mark != placed.mark
 
-    def _is_taken(self, key: str, looked: Looked) -> bool:
+    def _is_taken(self, key: str, compared: Compared) -> bool:
         """Tell whether a file lies where a token belongs that asks for something, or has to be corrected."""
-        seen = looked.seen.get((looked.stands[key].stage, name_of(key) + TOKEN))
+        seen = compared.seen.get((compared.stands[key].stage, name_of(key) + TOKEN))
         placed = self._placed.get(key)
         if seen is None or seen.mark in self._taken:
             return False
         return placed is None or seen.mark != placed.mark
 
     def _write_some(
-        self, keys: Sequence[str], looked: Looked, told: Mapping[int, Sequence[Any]]
+        self, keys: Sequence[str], compared: Compared, told: Mapping[int, Sequence[Any]]
     ) -> list[tuple[Placed, Placed]]:
         """Write tokens; return (before, now) of those that were elsewhere. Blocking."""
         moved = []
         for key in keys:
-            one, at, before = looked.standing[key], looked.stands[key], self._placed.get(key)
+            one, at, before = compared.standing[key], compared.stands[key], self._placed.get(key)
             known = self._setting.options.fields
             text = tokens.text(self._name, self._board, one, at, told.get(one.entry.id, ()), known)
             self._disk.prepare([at.stage])
             status = self._disk.write(at.stage, name_of(key) + TOKEN, text)
             mark = Seen(stage=at.stage, name=name_of(key) + TOKEN, status=status).mark
-            now = Placed(stage=at.stage, mark=mark, signature=self._signature(key, looked), words=at.words)
+            now = Placed(stage=at.stage, mark=mark, signature=self._signature(key, compared), words=at.words)
             self._placed[key] = now
             fail_points.point("board.written")
             if before is not None and before.stage != at.stage:
@@ -590,35 +596,35 @@ class Keeper:
         if came:
             await self._store.write(catalogue_store.flow, self._name, FLOW, came, time.time())
 
-    def _clear(self, looked: Looked) -> int:
+    def _clear(self, compared: Compared) -> int:
         """Remove tokens that stand nowhere, files whose requests are made, reasons that no longer apply."""
         count = 0
-        for key in [key for key in self._placed if key not in looked.stands]:
+        for key in [key for key in self._placed if key not in compared.stands]:
             self._remove_at(self._placed.pop(key), key)
             count += 1
         ours = {placed.mark for placed in self._placed.values()}
-        for where, seen in looked.seen.items():
+        for where, seen in compared.seen.items():
             if seen.mark in self._taken and seen.mark not in ours and not seen.name.endswith(REASON):
                 count += self._disk.remove(seen)
                 self._refused.pop(where, None)
-        self._taken = {seen.mark for seen in looked.seen.values() if seen.mark in self._taken}
-        self._said = {key: why for key, why in self._said.items() if key in looked.stands}
-        for where in [where for where in self._refused if where not in looked.seen]:
+        self._taken = {seen.mark for seen in compared.seen.values() if seen.mark in self._taken}
+        self._said = {key: why for key, why in self._said.items() if key in compared.stands}
+        for where in [where for where in self._refused if where not in compared.seen]:
             del self._refused[where]
-        self._write_reasons(looked)
+        self._write_reasons(compared)
         return count
 
-    def _write_reasons(self, looked: Looked) -> None:
+    def _write_reasons(self, compared: Compared) -> None:
         """Write the reasons that are new; remove ours that explain nothing any more."""
         wanted = {(stage, _reason_name(name)) for stage, name in self._refused}
-        for key, at in looked.stands.items():
+        for key, at in compared.stands.items():
             if at.failed or key in self._said:
                 wanted.add((at.stage, name_of(key) + REASON))
         for (stage, name), text in self._reasons.items():
             self._disk.write(stage, name, text)
         fresh, self._reasons = set(self._reasons), {}
         now = time.time()
-        for where, seen in looked.seen.items():
+        for where, seen in compared.seen.items():
             if not seen.name.endswith(REASON) or not seen.is_ours or not seen.is_file:
                 continue
             if where not in wanted and where not in fresh and not self._is_of_list(seen, now):
@@ -637,17 +643,17 @@ class Keeper:
 
     async def differences(self) -> list[tuple[str, str]]:
         """Return (token, what is wrong) where board and store disagree now."""
-        looked = await self._look()
+        compared = await self._compare()
         wrong = []
-        for key, at in looked.stands.items():
+        for key, at in compared.stands.items():
             name = name_of(key) + TOKEN
-            seen = looked.seen.get((at.stage, name))
+            seen = compared.seen.get((at.stage, name))
             if seen is None:
                 wrong.append((f"{at.stage}/{name}", "it is missing"))
             elif not seen.is_file:
                 wrong.append((f"{at.stage}/{name}", "it is not a file"))
-        belongs = {(at.stage, name_of(key) + TOKEN) for key, at in looked.stands.items()}
-        for where, seen in looked.seen.items():
+        belongs = {(at.stage, name_of(key) + TOKEN) for key, at in compared.stands.items()}
+        for where, seen in compared.seen.items():
             if where not in belongs and not seen.name.endswith(REASON):
                 asks = where in self._refused
                 why = "it asks for something that cannot be done" if asks else "no entry stands there"

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from dittohead.contract.board import DOWNLOADED, HOLD, OWN_FIELDS, Board
 from dittohead.intake.board import disk as disk_module
-from dittohead.intake.board.disk import TOKEN, Disk, Seen, name_of
+from dittohead.intake.board.disk import TOKEN, BoardDisk, Seen, name_of
 from dittohead.intake.board.rights import Rights
 from dittohead.intake.board.stages import STORED, Stand
 from dittohead.model.errors import DittoheadError
@@ -48,7 +48,7 @@ class Wish:
     is_list: bool = False
 
 
-def read(seen: Seen, disk: Disk, rights: Rights, board: Board, known: Collection[str]) -> Wish:
+def read(seen: Seen, disk: BoardDisk, rights: Rights, board: Board, known: Collection[str]) -> Wish:
     """Return what a file asks for. Blocking.
 
     Args:
@@ -74,7 +74,7 @@ def read(seen: Seen, disk: Disk, rights: Rights, board: Board, known: Collection
     return wish
 
 
-def _parsed(seen: Seen, disk: Disk, who: str, board: Board, known: Collection[str]) -> Wish:
+def _parsed(seen: Seen, disk: BoardDisk, who: str, board: Board, known: Collection[str]) -> Wish:
     is_list = not seen.name.endswith(TOKEN)
     first = next(iter(board.columns))
     if is_list and seen.stage != first:

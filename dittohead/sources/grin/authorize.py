@@ -19,7 +19,7 @@ import aiohttp
 from dittohead.contract.source import Person
 from dittohead.model.errors import ItemError
 from dittohead.model.text import short
-from dittohead.sources.grin.sign_in import SCOPES, Client, SignIn, base64url, exchange
+from dittohead.sources.grin.sign_in import SCOPES, GrinSignIn, OAuthClient, base64url, exchange
 
 #: A person has this long to consent. Seconds.
 PATIENCE_S = 600.0
@@ -31,7 +31,7 @@ _PAGE = (
 
 
 async def authorize(
-    client: Client, session: aiohttp.ClientSession, sign_in: SignIn, port: int, person: Person
+    client: OAuthClient, session: aiohttp.ClientSession, sign_in: GrinSignIn, port: int, person: Person
 ) -> str:
     """Have a person consent, keep the tokens, and return whose they are.
 
@@ -70,7 +70,7 @@ async def authorize(
     return token.email or "an account that Google did not name"
 
 
-def _consent_url(client: Client, back: str, verifier: str, state: str) -> str:
+def _consent_url(client: OAuthClient, back: str, verifier: str, state: str) -> str:
     asked = {
         "client_id": client.id,
         "redirect_uri": back,

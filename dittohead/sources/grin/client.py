@@ -16,9 +16,9 @@ import aiohttp
 from yarl import URL
 
 from dittohead.model.errors import SourceStopped, StepError, TransientError
-from dittohead.sources.grin.limits import Limits
+from dittohead.sources.grin.limits import RateLimit
 from dittohead.sources.grin.options import GrinOptions
-from dittohead.sources.grin.sign_in import Client, SignIn
+from dittohead.sources.grin.sign_in import GrinSignIn, OAuthClient
 from dittohead.toolkit import retry_after
 
 #: Redirects on GRIN's own host that are followed for one request.
@@ -51,18 +51,18 @@ class QueueFull(StepError):
 
 
 @dataclass(frozen=True)
-class Access:
+class GrinAccess:
     """What all connections of one source share."""
 
-    limits: Limits
-    sign_in: SignIn
+    limits: RateLimit
+    sign_in: GrinSignIn
 
 
 class Grin:
     """One open session with a library's place at GRIN."""
 
     def __init__(
-        self, options: GrinOptions, session: aiohttp.ClientSession, access: Access, client: Client
+        self, options: GrinOptions, session: aiohttp.ClientSession, access: GrinAccess, client: OAuthClient
     ) -> None:
         self.options, self.access = options, access
         self._session, self._client = session, client

@@ -45,7 +45,7 @@ class Archive:
     size: int  #: bytes
 
 
-async def look_at(grin: Grin, file: str) -> Archive | None:
+async def archive_of(grin: Grin, file: str) -> Archive | None:
     """Return an archive's ETag and size, without fetching it; None where there is none.
 
     Raises: SourceStopped, TransientError.
@@ -183,7 +183,7 @@ class Fetcher:
 
     async def _other(self, ctx: Fetch, item: Item) -> None:
         """It is another archive now."""
-        now = await look_at(self._grin, item.key)
+        now = await archive_of(self._grin, item.key)
         if now is None:
             await self._gone(ctx, item)
         else:

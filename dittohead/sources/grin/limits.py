@@ -29,7 +29,7 @@ class Most(NamedTuple):
     downloads: int  #: archives at once, of those
 
 
-class Limits:
+class RateLimit:
     """Turns for requests: evenly spaced, never in bursts; slower when GRIN throttles.
 
     Those who ask say what they may; of several the lowest holds, from now on.

@@ -271,7 +271,7 @@ class Refresh:
         end = datetime.fromtimestamp(listing.begun_at, UTC) + timedelta(days=1)
         return _scanned(begin, end)
 
-    async def _page(self, address: str) -> tuple[rows.Page, bytes]:
+    async def _page(self, address: str) -> tuple[rows.ListPage, bytes]:
         async with self._grin.request("GET", address, page=True) as answer:
             body, where = await read_whole(answer, _PAGE_MOST), str(answer.url)
         fault = self._grin.fault_of_page(body, where)
@@ -285,7 +285,11 @@ class Refresh:
         return page, body
 
     async def _told(
-        self, listing: Listing, name: str, found: Sequence[rows.Row | None], position: Mapping[str, object]
+        self,
+        listing: Listing,
+        name: str,
+        found: Sequence[rows.VolumeRow | None],
+        position: Mapping[str, object],
     ) -> None:
         good = [row for row in found if row is not None]
         if len(good) < len(found):
@@ -312,7 +316,7 @@ def _scanned(begin: datetime, end: datetime) -> dict[str, str]:
     }
 
 
-def _told(name: str, row: rows.Row) -> Told:
+def _told(name: str, row: rows.VolumeRow) -> Told:
     says = _SAYS[name]
     attributes: dict[str, object] = dict(row.attributes)
     state, over = says.state, says.over

@@ -38,14 +38,14 @@ _ANSWERS = (
 )
 
 
-class Requests:
+class ConversionRequests:
     """Asks for conversions for one source."""
 
     def __init__(self, options: GrinOptions, keep: Keep, grin: Grin, details: Details) -> None:
         self._options, self._keep, self._grin, self._details = options, keep, grin, details
         self._catalogue = keep.catalogue
 
-    async def room(self) -> int:
+    async def may_ask(self) -> int:
         """Return how many volumes may be asked for now."""
         counts = await self._catalogue.counts(VOLUME)
         busy = (words.REQUESTED, words.IN_PROCESS)
@@ -64,8 +64,8 @@ class Requests:
         if time.time() < blocked_until or await self._keep.paused("requests"):
             return blocked_until
         await self._lay_aside()
-        while room := await self.room():
-            chosen = await self.next(min(room, self._options.batch))
+        while count := await self.may_ask():
+            chosen = await self.next(min(count, self._options.batch))
             if not chosen:
                 return 0.0
             for part in self._parts(chosen):

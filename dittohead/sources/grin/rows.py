@@ -56,7 +56,7 @@ _KEPT = ("scanned", "processed", "analyzed", "converted", "downloaded", "ocrd", 
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class VolumeRow:
     """One volume of a list."""
 
     barcode: str
@@ -69,13 +69,13 @@ def barcode_of(file: str, library: str) -> str:
     return file.removesuffix(ENDING).removeprefix(f"{library}_")
 
 
-def of_cells(cells: Sequence[str], columns: Sequence[str], library: str) -> Row | None:
+def of_cells(cells: Sequence[str], columns: Sequence[str], library: str) -> VolumeRow | None:
     """Return a row whose columns are known; None where there is no barcode in it."""
     named = {column: cell.strip() for column, cell in zip(columns, cells, strict=False)}
     return _row(named.get("barcode", ""), named.get("file", ""), named, library)
 
 
-def of_line(line: str, columns: Sequence[str] | None, library: str) -> Row | None:
+def of_line(line: str, columns: Sequence[str] | None, library: str) -> VolumeRow | None:
     """Return the row of a line, bare or with tabs; None where it cannot be read.
 
     Args:
@@ -99,13 +99,13 @@ def _fits(cells: Sequence[str], columns: Sequence[str]) -> bool:
     )
 
 
-def _row(barcode: str, file: str, named: dict[str, str], library: str) -> Row | None:
+def _row(barcode: str, file: str, named: dict[str, str], library: str) -> VolumeRow | None:
     barcode = barcode_of(file, library) if file else barcode_of(barcode, library)
     # Bytes that are not text would make a name that nobody can ask GRIN for.
     if not _BARCODE.fullmatch(barcode) or barcode.startswith(".") or not f"{barcode}{file}".isprintable():
         return None
     kept = {name: _text(named[name]) for name in _KEPT if named.get(name)}
-    return Row(barcode, file, kept)
+    return VolumeRow(barcode, file, kept)
 
 
 def _text(cell: str) -> str:
@@ -114,16 +114,16 @@ def _text(cell: str) -> str:
 
 
 @dataclass
-class Page:
+class ListPage:
     """A page of a list as people see it."""
 
-    rows: list[Row]
+    rows: list[VolumeRow]
     unread: int  #: rows without a barcode
     following: str  #: the address of the next page; "" on the last
     has_header: bool
 
 
-def of_page(text: str, address: str, library: str) -> Page:
+def of_page(text: str, address: str, library: str) -> ListPage:
     """Return what a page of HTML holds."""
     reader = _Reader()
     reader.feed(text)
@@ -132,7 +132,7 @@ def of_page(text: str, address: str, library: str) -> Page:
     found = [of_cells(cells, columns, library) for cells in reader.cells]
     rows = [row for row in found if row is not None]
     following = next(_next_links(reader.links, address), "")
-    return Page(rows, len(found) - len(rows), following, bool({"barcode", "file"} & set(columns)))
+    return ListPage(rows, len(found) - len(rows), following, bool({"barcode", "file"} & set(columns)))
 
 
 def _next_links(links: Sequence[tuple[str, str]], address: str) -> Iterator[str]:

@@ -48,7 +48,7 @@ _JWT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Client:
+class OAuthClient:
     """The client file that Google gives, of either kind."""
 
     token_uri: str
@@ -73,19 +73,19 @@ class Client:
         return f"Client({self.email or self.id})"  # no secret into a traceback
 
 
-def read_client(text: str, name: str) -> Client:
+def read_client(text: str, name: str) -> OAuthClient:
     """Return a client file. Raises: ItemError: it is none."""
     try:
         found = json.loads(text)
         if found.get("type") == "service_account":
-            return Client(
+            return OAuthClient(
                 token_uri=_safe(found["token_uri"]),
                 email=found["client_email"],
                 key_id=found.get("private_key_id", ""),
                 key=found["private_key"],
             )
         inner = found["installed"]
-        return Client(
+        return OAuthClient(
             token_uri=_safe(inner["token_uri"]),
             auth_uri=inner["auth_uri"],
             id=inner["client_id"],
@@ -107,7 +107,7 @@ def _safe(address: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Token:
+class OAuthToken:
     """What is kept of a sign-in."""
 
     access: str
@@ -115,13 +115,13 @@ class Token:
     refresh: str = ""
     email: str = ""
     early_s: float = EARLY_S  #: seconds before its end at which it is renewed
-    client: str = ""  #: whose it is, see `Client.name`; "" where that was not kept
+    client: str = ""  #: whose it is, see `OAuthClient.name`; "" where that was not kept
 
     def __repr__(self) -> str:
         return f"Token({self.email}, expires_at={self.expires_at})"
 
     @classmethod
-    def read(cls, path: Path) -> Token | None:
+    def read(cls, path: Path) -> OAuthToken | None:
         """Return the one in a file; None where there is none that can be used."""
         try:
             found = json.loads(path.read_bytes())
@@ -150,7 +150,7 @@ class Token:
         files.write_durably(path, json.dumps(made).encode(), 0o600)
 
 
-class SignIn:
+class GrinSignIn:
     """A source's access token, for everything that asks; one is renewed at a time, by one request.
 
     Args:
@@ -161,12 +161,12 @@ class SignIn:
 
     def __init__(self, path: Path, command: str, logger: Any) -> None:
         self._path, self._command, self._log = path, command, logger
-        self._token: Token | None = None
+        self._token: OAuthToken | None = None
         self._stamp: float | None = None  #: of the file that it came from
         self._turn = asyncio.Lock()
         self.now: Callable[[], float] = time.time
 
-    async def bearer(self, client: Client, session: aiohttp.ClientSession, *, not_: str = "") -> str:
+    async def bearer(self, client: OAuthClient, session: aiohttp.ClientSession, *, not_: str = "") -> str:
         """Return an access token that is good for some minutes.
 
         Args:
@@ -184,7 +184,7 @@ class SignIn:
                 token = self._good(client, not_) or await self._renew(client, session, not_)
             return token.access
 
-    def _good(self, client: Client, not_: str) -> Token | None:
+    def _good(self, client: OAuthClient, not_: str) -> OAuthToken | None:
         token = self._token
         if token is None or token.access == not_ or token.client not in ("", client.name):
             return None
@@ -193,10 +193,10 @@ class SignIn:
     def _load(self) -> None:
         """Read the file where somebody has signed in since."""
         stamp = _stamp(self._path)
-        if stamp is not None and stamp != self._stamp and (found := Token.read(self._path)) is not None:
+        if stamp is not None and stamp != self._stamp and (found := OAuthToken.read(self._path)) is not None:
             self._token, self._stamp = found, stamp
 
-    async def _renew(self, client: Client, session: aiohttp.ClientSession, not_: str) -> Token:
+    async def _renew(self, client: OAuthClient, session: aiohttp.ClientSession, not_: str) -> OAuthToken:
         old = self._token
         if old is not None and old.client not in ("", client.name):
             old = None  # another client's, of before config.yaml or the credential was changed
@@ -215,7 +215,7 @@ class SignIn:
         self._token = await self.keep(given, old, client)
         return self._token
 
-    async def keep(self, given: Mapping[str, Any], old: Token | None, client: Client) -> Token:
+    async def keep(self, given: Mapping[str, Any], old: OAuthToken | None, client: OAuthClient) -> OAuthToken:
         """Keep what the token endpoint gave. Raises: TransientError: it is not a token.
 
         Args:
@@ -227,7 +227,7 @@ class SignIn:
             lasts = float(given.get("expires_in", 3600))
             if not 0 < lasts <= _LASTS_MOST_S:
                 raise ValueError(lasts)
-            token = Token(
+            token = OAuthToken(
                 access=_word(given["access_token"]),
                 expires_at=self.now() + lasts,
                 # Mostly there is no new one, and the old one stays good.
@@ -254,16 +254,18 @@ class SignIn:
             over=lambda: _stamp(self._path) != stamp,
         )
 
-    def kept(self) -> Token | None:
+    def kept(self) -> OAuthToken | None:
         """Return the token in the file. Blocking."""
-        return Token.read(self._path)
+        return OAuthToken.read(self._path)
 
 
 class _Refused(StepError):
     """The token endpoint says no, permanently."""
 
 
-async def exchange(client: Client, session: aiohttp.ClientSession, form: Mapping[str, str]) -> dict[str, Any]:
+async def exchange(
+    client: OAuthClient, session: aiohttp.ClientSession, form: Mapping[str, str]
+) -> dict[str, Any]:
     """Exchange the code of a consent for tokens. Raises: ItemError, TransientError."""
     try:
         return await _ask(client, session, {"grant_type": "authorization_code", **_named(client), **form})
@@ -273,16 +275,16 @@ async def exchange(client: Client, session: aiohttp.ClientSession, form: Mapping
         ) from None
 
 
-def _named(client: Client) -> dict[str, str]:
+def _named(client: OAuthClient) -> dict[str, str]:
     return {"client_id": client.id, "client_secret": client.secret}
 
 
-def _refreshing(client: Client, old: Token | None) -> dict[str, str]:
+def _refreshing(client: OAuthClient, old: OAuthToken | None) -> dict[str, str]:
     refresh = old.refresh if old is not None else ""
     return {"grant_type": "refresh_token", "refresh_token": refresh, **_named(client)}
 
 
-def _assertion(client: Client, now: float) -> dict[str, str]:
+def _assertion(client: OAuthClient, now: float) -> dict[str, str]:
     """Return the form by which a service account asks. Raises: ItemError: its key cannot be used."""
     # Only service accounts need it, and it takes a while to load.
     from cryptography.exceptions import UnsupportedAlgorithm
@@ -313,7 +315,9 @@ def base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-async def _ask(client: Client, session: aiohttp.ClientSession, form: Mapping[str, str]) -> dict[str, Any]:
+async def _ask(
+    client: OAuthClient, session: aiohttp.ClientSession, form: Mapping[str, str]
+) -> dict[str, Any]:
     """Ask the token endpoint, once. Raises: _Refused, TransientError."""
     where = client.token_uri
     try:

@@ -24,12 +24,12 @@ from dittohead.contract.source import (
 from dittohead.model.errors import StepError, TargetError, first_of
 from dittohead.sources.grin import commands, panels
 from dittohead.sources.grin.authorize import authorize
-from dittohead.sources.grin.client import Access, Grin, session
+from dittohead.sources.grin.client import Grin, GrinAccess, session
 from dittohead.sources.grin.fetch import Fetcher
-from dittohead.sources.grin.limits import Limits, Most
+from dittohead.sources.grin.limits import Most, RateLimit
 from dittohead.sources.grin.options import BOARD, VOLUME, GrinOptions
 from dittohead.sources.grin.refresh import WISH, Refresh
-from dittohead.sources.grin.sign_in import SignIn, read_client
+from dittohead.sources.grin.sign_in import GrinSignIn, read_client
 from dittohead.sources.grin.work import State, Work
 from dittohead.system.files import remove_unfinished
 from dittohead.system.waiting import event_or_time
@@ -45,7 +45,7 @@ _TOKEN = "token.json"  # noqa: S105  # a file's name
 class _Shared:
     """What all connections of one source share in this process."""
 
-    access: Access
+    access: GrinAccess
     state: State
 
 
@@ -64,16 +64,16 @@ class GrinSource(Source[GrinOptions]):
     signs_in = True
 
     def __init__(self) -> None:
-        self._limits: dict[str, Limits] = {}  #: of each library, by its address
+        self._limits: dict[str, RateLimit] = {}  #: of each library, by its address
         self._known: dict[tuple[str, str], _Shared] = {}  #: of each source, by its address and directory
 
     def _shared(self, options: GrinOptions, keep: Keep) -> _Shared:
         """Return what a source's connections share; its limits also with other sources of that library."""
         key = options.base, f"{keep.directory}"
         if key not in self._known:
-            limits = self._limits.setdefault(options.base, Limits(_most(options)))
-            sign_in = SignIn(keep.directory / _TOKEN, f"dittohead source authorize {keep.name}", keep.log)
-            self._known[key] = _Shared(Access(limits, sign_in), State())
+            limits = self._limits.setdefault(options.base, RateLimit(_most(options)))
+            sign_in = GrinSignIn(keep.directory / _TOKEN, f"dittohead source authorize {keep.name}", keep.log)
+            self._known[key] = _Shared(GrinAccess(limits, sign_in), State())
         return self._known[key]
 
     @contextlib.asynccontextmanager

@@ -12,9 +12,9 @@ from dittohead.model.errors import SourceStopped, TransientError
 from dittohead.sources.grin import options as words
 from dittohead.sources.grin.client import Grin
 from dittohead.sources.grin.details import Details, Pause
-from dittohead.sources.grin.fetch import file_fault, look_at, sighting
+from dittohead.sources.grin.fetch import archive_of, file_fault, sighting
 from dittohead.sources.grin.options import QUEUES, VOLUME, GrinOptions
-from dittohead.sources.grin.requests import Requests
+from dittohead.sources.grin.requests import ConversionRequests
 
 #: Archives that the engine knows of and has not begun, for each folder that may be under way.
 _AHEAD = 4
@@ -52,7 +52,7 @@ class Work:
         self._options, self._keep, self._grin, self._state = options, keep, grin, state
         self._catalogue = keep.catalogue
         self._details = Details(options, keep, grin, state.details)
-        self._requests = Requests(options, keep, grin, self._details)
+        self._requests = ConversionRequests(options, keep, grin, self._details)
 
     async def once(self, ctx: Look) -> None:
         """Make one pass. Raises: SourceStopped, TransientError."""
@@ -65,7 +65,7 @@ class Work:
         """Only say what would be fetched now."""
         for entry in await self._catalogue.pick(VOLUME, [words.CONVERTED], [words.WANTED], _DRY):
             file = str(entry.attributes.get("file", ""))
-            archive = await look_at(self._grin, file) if file else None
+            archive = await archive_of(self._grin, file) if file else None
             if archive is not None:
                 await ctx.saw([sighting(entry.key, file, archive)])
 
@@ -120,7 +120,7 @@ class Work:
         if why or not file:
             await self._say(entry, words.ASIDE, why or "GRIN does not say what its archive is called")
             return
-        archive = await look_at(self._grin, file)
+        archive = await archive_of(self._grin, file)
         if archive is None:
             told = Told(
                 key=entry.key,

@@ -26,7 +26,7 @@ DECLARATION = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
-class Place(Protocol):
+class BagPlace(Protocol):
     """Where a bag's files are put."""
 
     def put(self, path: bytes, size: int, pieces: Iterator[bytes]) -> None:
@@ -46,7 +46,7 @@ class Writable(Protocol):
         """Write some bytes."""
 
 
-class Folder:
+class BagFolder:
     """A directory, which holds the bag's files as they are."""
 
     def __init__(self, root: Path) -> None:
@@ -61,7 +61,7 @@ class Folder:
                 file.write(piece)
 
 
-class Tar:
+class BagTar:
     """A tar archive.
 
     Args:
@@ -84,7 +84,7 @@ class Tar:
         self._file.write(tar_members.END)
 
 
-class Zip:
+class BagZip:
     """A zip archive; its members are not compressed.
 
     Args:
@@ -110,7 +110,7 @@ class Zip:
 
 
 @dataclass(kw_only=True)
-class Made:
+class MadeBag:
     """What was put into a bag."""
 
     files: int = 0  #: of the payload
@@ -127,9 +127,9 @@ class Making:
         self.hint = "Run the folder again"
         self.tags: Mapping[bytes, Path] = {}  #: tag files besides those of BagIt, by their paths in the bag
         self._source, self._algorithms, self._scratch, self._stop = source, algorithms, scratch, stop
-        self._made = Made()
+        self._made = MadeBag()
 
-    def run(self, place: Place, info: Callable[[Made], Sequence[tuple[str, str]]]) -> Made:
+    def run(self, place: BagPlace, info: Callable[[MadeBag], Sequence[tuple[str, str]]]) -> MadeBag:
         """Put the payload, then the tag files, into a place.
 
         Args:
@@ -161,7 +161,7 @@ class Making:
         finally:
             path.unlink(missing_ok=True)
 
-    def _payload(self, place: Place, entry: Entry, lists: dict[str, IO[bytes]]) -> None:
+    def _payload(self, place: BagPlace, entry: Entry, lists: dict[str, IO[bytes]]) -> None:
         hashes = {name: _hash(name) for name in self._algorithms if name != "sha256"}
         pieces = tar_members.content(
             self._source.root, entry, self._stop.check, self.hint, tuple(hashes.values())
@@ -178,8 +178,8 @@ class Making:
 
     def _tags(
         self,
-        place: Place,
-        info: Callable[[Made], Sequence[tuple[str, str]]],
+        place: BagPlace,
+        info: Callable[[MadeBag], Sequence[tuple[str, str]]],
         lists: dict[str, IO[bytes]],
     ) -> None:
         tags: dict[bytes, list[str]] = {}
@@ -200,7 +200,7 @@ class Making:
             self._tag(place, {}, f"tagmanifest-{name}.txt".encode(), iter([data]), len(data))
 
     def _tag(
-        self, place: Place, tags: dict[bytes, list[str]], path: bytes, pieces: Iterator[bytes], size: int
+        self, place: BagPlace, tags: dict[bytes, list[str]], path: bytes, pieces: Iterator[bytes], size: int
     ) -> None:
         hashes = [_hash(name) for name in self._algorithms]
         own = hashlib.sha256()

@@ -43,7 +43,7 @@ class Manifest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Line:
+class ManifestLine:
     """One file that a manifest lists."""
 
     number: int  #: of the line, from 1
@@ -53,7 +53,7 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fetch:
+class FetchLine:
     """One file that `fetch.txt` lists."""
 
     number: int
@@ -95,7 +95,7 @@ def _errors(encoding: str) -> str:
     return "surrogateescape" if encoding == "utf-8" else "strict"  # a name on disk may not be UTF-8
 
 
-def lines(file: IO[bytes], encoding: str, algorithm: str) -> Iterator[Line]:
+def lines(file: IO[bytes], encoding: str, algorithm: str) -> Iterator[ManifestLine]:
     """Yield what a manifest lists.
 
     Args:
@@ -113,10 +113,10 @@ def lines(file: IO[bytes], encoding: str, algorithm: str) -> Iterator[Line]:
         digest = bytes.fromhex(found[1]) if len(found[1]) == 2 * size else b""
         path = found[2].encode("utf-8", "surrogateescape")
         marked = path.startswith(b"*")
-        yield Line(number=number, path=path[1:] if marked else path, digest=digest, marked=marked)
+        yield ManifestLine(number=number, path=path[1:] if marked else path, digest=digest, marked=marked)
 
 
-def fetches(file: IO[bytes], encoding: str) -> Iterator[Fetch]:
+def fetches(file: IO[bytes], encoding: str) -> Iterator[FetchLine]:
     """Yield what `fetch.txt` lists.
 
     Args:
@@ -129,7 +129,7 @@ def fetches(file: IO[bytes], encoding: str) -> Iterator[Fetch]:
         found = _FETCH.fullmatch(line)
         if found is None:
             raise BadLine(f"line {number} is not a URL, a length and a path")
-        yield Fetch(number=number, url=found[1], path=found[3].encode("utf-8", "surrogateescape"))
+        yield FetchLine(number=number, url=found[1], path=found[3].encode("utf-8", "surrogateescape"))
 
 
 def decoded(path: bytes) -> bytes:

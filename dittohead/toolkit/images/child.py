@@ -14,7 +14,7 @@ JSON request a line and answers JSON lines (file names as Python's surrogateesca
 `{"root": DIR, "thumbnail": REL, "out": PATH, "size": N}` makes a small JPEG; answered by
 {"ok": true, "width", "height"}.
 With `"foresee": true` it only says by the headers what would happen to it: {"ok": true, "pages", "kept"}.
-`{"root": DIR, "look": REL}` only decodes a file; answered by {"ok": true, "width", "height", "bands"}.
+`{"root": DIR, "probe": REL}` only decodes a file; answered by {"ok": true, "width", "height", "bands"}.
 `--probe` prints what this libvips can read and write and ends.
 
 libvips itself never sees a file's name, only /proc/self/fd/N of a descriptor opened here: no link
@@ -91,7 +91,7 @@ def serve(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Convert one image and yield the answers, whatever happens to it."""
     with _messages.listening():
         try:
-            if "look" in request:
+            if "probe" in request:
                 yield {"ok": True, **decode(request)}
                 return
             if request.get("foresee"):

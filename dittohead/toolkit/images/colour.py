@@ -8,7 +8,7 @@ from typing import Any
 from dittohead.toolkit.images.icc import by_relative, icc_tags, is_srgb
 from dittohead.toolkit.images.library import pyvips
 from dittohead.toolkit.images.reasons import RefusedImage, Unfit
-from dittohead.toolkit.images.recipe import MASTERS, Recipe
+from dittohead.toolkit.images.recipe import MASTERS, ImageRecipe
 
 _WORDS_OF_COLOUR = ("lab", "labs", "labq", "lch", "xyz", "scrgb", "hsv", "yxy", "cmc")
 
@@ -23,7 +23,7 @@ _KEEP_FLOAT = "use format: pyramid-tiff with compression: deflate"
 _UNKNOWN_RANGE = f"its pixels are floating-point numbers of unknown range; {_KEEP_FLOAT}"
 
 
-def fit(image: pyvips.Image, recipe: Recipe, changes: list[str]) -> tuple[pyvips.Image, bool]:
+def fit(image: pyvips.Image, recipe: ImageRecipe, changes: list[str]) -> tuple[pyvips.Image, bool]:
     """Return the image as the recipe wants it, and whether its colours were transformed.
 
     Args:
@@ -55,7 +55,7 @@ def fitting(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
     return image
 
 
-def _unheld(image: pyvips.Image, recipe: Recipe) -> bool:
+def _unheld(image: pyvips.Image, recipe: ImageRecipe) -> bool:
     """Tell whether the pixels are colours by a profile that the format cannot hold beside them."""
     own = profile(image)
     if not own or recipe.master or image.interpretation == "cmyk":
@@ -174,7 +174,7 @@ def without_profile(image: pyvips.Image) -> pyvips.Image:
     return image
 
 
-def _of_type(image: pyvips.Image, recipe: Recipe, changes: list[str]) -> pyvips.Image:
+def _of_type(image: pyvips.Image, recipe: ImageRecipe, changes: list[str]) -> pyvips.Image:
     """Return the image with samples of 8 bits, or also 16 where the format holds them."""
     if image.format == "ushort" and recipe.holds == "lossy":
         # By shift: white (65535) becomes 255; a plain cast would clip all above 255.
@@ -187,7 +187,7 @@ def _of_type(image: pyvips.Image, recipe: Recipe, changes: list[str]) -> pyvips.
     return image
 
 
-def _of_bands(image: pyvips.Image, recipe: Recipe, changes: list[str]) -> pyvips.Image:
+def _of_bands(image: pyvips.Image, recipe: ImageRecipe, changes: list[str]) -> pyvips.Image:
     """Return the image as grey or RGB, with its alpha where the format holds one."""
     if image.hasalpha() and recipe.holds == "lossy":
         white = 65535 if image.format == "ushort" else 255

@@ -39,13 +39,13 @@ from dittohead.toolkit.images.library import pyvips
 from dittohead.toolkit.images.library_messages import LibraryMessages
 from dittohead.toolkit.images.reasons import (
     USUAL_PIXELS,
-    Damaged,
+    DamagedImage,
     RefusedImage,
     Unfit,
     explain,
     is_unsupported,
 )
-from dittohead.toolkit.images.recipe import LOSSLESS, MASTERS, Recipe, wanted_pages
+from dittohead.toolkit.images.recipe import LOSSLESS, MASTERS, ImageRecipe, wanted_pages
 from dittohead.toolkit.uris import encoded
 
 #: Fields of libvips that are not to reach a result: pictures of the source as it was.
@@ -67,7 +67,7 @@ class ConversionRequest:
     work: bytes  #: where results are published
     out: bytes  #: the result, relative to `work`
     temp: bytes  #: a path for what is unfinished, on the same file system
-    recipe: Recipe
+    recipe: ImageRecipe
     careful: bool
     pixels: int  #: the most that an image or a page may have
 
@@ -78,7 +78,7 @@ class ConversionRequest:
         return cls(
             **paths,
             sha256=given["sha256"],
-            recipe=Recipe(**given["recipe"]),
+            recipe=ImageRecipe(**given["recipe"]),
             careful=given.get("careful", False),
             pixels=given.get("pixels", _PIXELS),
         )
@@ -91,7 +91,7 @@ class _Page:
     fd: int
     number: int | None  #: counted from 1; None for the one the file calls its first
     out: bytes  #: relative to `work`
-    recipe: Recipe
+    recipe: ImageRecipe
     pixels: int  #: the most it may have
     warnings: list[str]
     facts: dict[str, Any]  #: for the result's detail
@@ -229,7 +229,7 @@ def _pages(fd: int, request: ConversionRequest) -> Iterator[_Page]:
         )
 
 
-def _place(place: int, recipe: Recipe, count: int) -> int | None:
+def _place(place: int, recipe: ImageRecipe, count: int) -> int | None:
     """Return where a page stands; None for what the file calls its first: a HEIF may mean another than 1."""
     return None if place == 1 and (recipe.pages == "first" or count == 1) else place
 
@@ -287,7 +287,7 @@ def _see_pixels(image: pyvips.Image, most: int) -> None:
         )
 
 
-def _see_room(image: pyvips.Image, request: ConversionRequest) -> None:
+def _see_space(image: pyvips.Image, request: ConversionRequest) -> None:
     """See that the disk can take what a result may need, before any of it is written. Raises: OSError.
 
     A small file can stand for very many pixels: what is written is bounded by its header, not by its size.
@@ -355,7 +355,7 @@ def _make_file(
     with _published(request, page.out) as made:
         detail = _fill_file(page, made, request)
         detail |= _heard(page, messages, detail)
-        digest, size = _settled(made)
+        digest, size = _made_durable(made)
     yield {"file": os.fsdecode(page.out), "size": size, "sha256": digest, "detail": detail}
 
 
@@ -374,7 +374,7 @@ def _published(request: ConversionRequest, out: bytes) -> Iterator[int]:
         os.close(made)
 
 
-def _settled(made: int) -> tuple[str, int]:
+def _made_durable(made: int) -> tuple[str, int]:
     """Make a file durable; return its SHA-256 and size as they are read back."""
     os.fsync(made)
     os.lseek(made, 0, os.SEEK_SET)
@@ -391,7 +391,7 @@ def _keep(fd: int, request: ConversionRequest, why: str) -> dict[str, Any]:
         os.lseek(fd, 0, os.SEEK_SET)
         while piece := os.read(fd, _PIECE):
             jp2.write_all(made, piece)
-        digest, size = _settled(made)
+        digest, size = _made_durable(made)
         if digest != request.sha256:
             raise RefusedImage("its copy is not what it was at the claim")
     detail = {"kept": why} | ({} if seen else _UNSEEN)
@@ -436,7 +436,7 @@ def _decode_by_libvips(fd: int) -> None:
 def _fill_file(page: _Page, made: int, request: ConversionRequest) -> dict[str, Any]:
     """Write one result and read it back; return its detail."""
     recipe, prepared = page.recipe, _prepare(page)
-    _see_room(prepared.image, request)
+    _see_space(prepared.image, request)
     image, detail = prepared.image, _detail(page, prepared)
     wanted = _tags(page, image)
     if recipe.format == "pyramid-tiff":
@@ -484,7 +484,7 @@ def _tags(page: _Page, image: pyvips.Image) -> tags.Tags:
     return tags.of_tiff(page.fd, page.number or 1)
 
 
-def _tags_in(made: int, recipe: Recipe) -> tags.Tags:
+def _tags_in(made: int, recipe: ImageRecipe) -> tags.Tags:
     """Return the tags and EXIF of a result."""
     if recipe.format == "pyramid-tiff":
         return tags.of_tiff(made)
@@ -494,7 +494,7 @@ def _tags_in(made: int, recipe: Recipe) -> tags.Tags:
     return tags.of_exif(bytes(image.get("exif-data"))) if image.get_typeof("exif-data") else tags.Tags()
 
 
-def _said_by(made: int, recipe: Recipe) -> dict[str, Any]:
+def _said_by(made: int, recipe: ImageRecipe) -> dict[str, Any]:
     if recipe.format in MASTERS:
         icc, xmp, _ = jp2.carried(made)
         said = (("ICC profile", icc), ("XMP", xmp), ("IPTC", iptc.of(made)))
@@ -521,7 +521,7 @@ def _heard(page: _Page, messages: LibraryMessages, detail: dict[str, Any]) -> di
     if transformed and (said := messages.of_colour):
         raise RefusedImage(f"its colours cannot be transformed as its profile says ({'; '.join(said)[:200]})")
     if page.recipe.stray_bytes == "allow" and (said := messages.of_damage):
-        raise Damaged(f"the file is damaged inside ({'; '.join(said)[:200]})")
+        raise DamagedImage(f"the file is damaged inside ({'; '.join(said)[:200]})")
     warnings = [*page.warnings, *messages.notable]
     return {"warnings": warnings} if warnings else {}
 
@@ -536,7 +536,7 @@ def _make_folder(
     shutil.rmtree(temp, ignore_errors=True)  # of a child that died
     try:
         prepared = _prepare(page)
-        _see_room(prepared.image, request)
+        _see_space(prepared.image, request)
         size = prepared.image.width, prepared.image.height
         iiif.write(lambda: _bare(_prepare(page).image), temp, page.recipe, _uri(page, request))
         count = iiif.verify(temp, size, page.recipe)

@@ -10,7 +10,7 @@ from typing import Any
 from dittohead.toolkit.images import jp2, tags
 from dittohead.toolkit.images.library import pyvips
 from dittohead.toolkit.images.reasons import RefusedImage
-from dittohead.toolkit.images.recipe import JPEG_MOST, Recipe
+from dittohead.toolkit.images.recipe import JPEG_MOST, ImageRecipe
 
 #: Pixels.
 _SMALL = 16_000_000
@@ -20,7 +20,7 @@ _SCAN, _APP0, _APP1 = 0xFFDA, 0xFFE0, 0xFFE1
 
 
 def write(
-    image: pyvips.Image, made: int, recipe: Recipe, known: tuple[float, float] | None, exif: bytes
+    image: pyvips.Image, made: int, recipe: ImageRecipe, known: tuple[float, float] | None, exif: bytes
 ) -> None:
     """Write the image to the open file `made`.
 
@@ -40,7 +40,7 @@ def write(
 
 
 def _jpeg(
-    image: pyvips.Image, made: int, recipe: Recipe, known: tuple[float, float] | None, exif: bytes
+    image: pyvips.Image, made: int, recipe: ImageRecipe, known: tuple[float, float] | None, exif: bytes
 ) -> None:
     own = bool(image.get_typeof("exif-data"))
     if own and known:
@@ -87,13 +87,13 @@ def _copy_segments(source: int, made: int, *, own: bool) -> None:
         at += len(piece)
 
 
-def _options(image: pyvips.Image, recipe: Recipe) -> dict[str, Any]:
+def _options(image: pyvips.Image, recipe: ImageRecipe) -> dict[str, Any]:
     # Better Huffman tables are 3 % or so smaller; libjpeg keeps the whole image in memory for them.
     small = image.width * image.height <= _SMALL
     return {**jpeg_options(recipe), "optimize_coding": small}
 
 
-def jpeg_options(recipe: Recipe) -> dict[str, int | str]:
+def jpeg_options(recipe: ImageRecipe) -> dict[str, int | str]:
     """Return libvips' options for a JPEG."""
     return {"Q": recipe.quality, "subsample_mode": recipe.subsampling}
 

@@ -15,12 +15,12 @@ from typing import Any
 from dittohead.toolkit.images import derivative, read_back
 from dittohead.toolkit.images.library import pyvips
 from dittohead.toolkit.images.reasons import RefusedImage
-from dittohead.toolkit.images.recipe import Recipe
+from dittohead.toolkit.images.recipe import ImageRecipe
 
 _LEAF = "0/default.jpg"
 
 
-def write(prepare: Callable[[], pyvips.Image], folder: Path, recipe: Recipe, uri: str) -> None:
+def write(prepare: Callable[[], pyvips.Image], folder: Path, recipe: ImageRecipe, uri: str) -> None:
     """Write info.json and all it promises into a folder that does not exist yet.
 
     Args:
@@ -44,11 +44,11 @@ def write(prepare: Callable[[], pyvips.Image], folder: Path, recipe: Recipe, uri
     (folder / "info.json").write_text(json.dumps(info(width, height, tile, uri), indent=2) + "\n")
 
 
-def _options(recipe: Recipe) -> dict[str, Any]:
+def _options(recipe: ImageRecipe) -> dict[str, Any]:
     return {**derivative.jpeg_options(recipe), "strip": recipe.colour == "srgb"}
 
 
-def _tiles(image: pyvips.Image, folder: str, recipe: Recipe) -> None:
+def _tiles(image: pyvips.Image, folder: str, recipe: ImageRecipe) -> None:
     words = ",".join(f"{key}={value}" for key, value in derivative.jpeg_options(recipe).items())
     # In a folder of its own: some releases of libvips put a list of its fields inside, others beside.
     aside = Path(folder, "making")
@@ -71,7 +71,7 @@ def _tiles(image: pyvips.Image, folder: str, recipe: Recipe) -> None:
     shutil.rmtree(aside)  # libvips' own idea of info.json, and that list
 
 
-def _whole(image: pyvips.Image, folder: str, size: str, recipe: Recipe) -> None:
+def _whole(image: pyvips.Image, folder: str, size: str, recipe: ImageRecipe) -> None:
     path = Path(folder, "full", size, _LEAF)
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
@@ -81,7 +81,9 @@ def _whole(image: pyvips.Image, folder: str, size: str, recipe: Recipe) -> None:
         os.close(fd)
 
 
-def _smaller(image: pyvips.Image, folder: str, wanted: list[tuple[int, int, int]], recipe: Recipe) -> None:
+def _smaller(
+    image: pyvips.Image, folder: str, wanted: list[tuple[int, int, int]], recipe: ImageRecipe
+) -> None:
     """Write the whole image at each size, each from the one before, as libvips makes its tiles."""
     for factor, width, height in wanted:
         if factor > 1:
@@ -159,7 +161,7 @@ def promised(width: int, height: int, tile: int) -> Iterator[tuple[str, tuple[in
                 yield f"{x},{y},{across},{down}/{size[0]},{size[1]}/{_LEAF}", size
 
 
-def verify(folder: Path, size: tuple[int, int], recipe: Recipe) -> int:
+def verify(folder: Path, size: tuple[int, int], recipe: ImageRecipe) -> int:
     """Verify that exactly the promised files are there, and decode each; return how many there are.
 
     Args:

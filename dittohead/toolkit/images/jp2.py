@@ -107,9 +107,9 @@ def write(
         opacity: what that last band is.
         high_throughput: code it by Part 15, as a JPH.
     """
-    profile = openjpeg.Profile(tile=tile)
+    profile = openjpeg.CodestreamProfile(tile=tile)
     if high_throughput:
-        profile = openjpeg.Profile(tile=tile, levels=htj2k.LEVELS, precincts=(), block=htj2k.BLOCK)
+        profile = openjpeg.CodestreamProfile(tile=tile, levels=htj2k.LEVELS, precincts=(), block=htj2k.BLOCK)
     wanted = dataclasses.replace(
         _wanted(image, profile, known, exif, opacity), high_throughput=high_throughput
     )
@@ -141,7 +141,7 @@ def _assemble(made: int, wanted: ExpectedStructure, stream: int) -> None:
 
 def _wanted(
     image: pyvips.Image,
-    profile: openjpeg.Profile,
+    profile: openjpeg.CodestreamProfile,
     known: tuple[float, float] | None,
     exif: bytes,
     opacity: int,

@@ -9,7 +9,7 @@ from typing import Any
 
 from dittohead.toolkit.images import chunks, fallback_reader, jp2, kinds, pages, tiff
 from dittohead.toolkit.images.library import may_use_imagemagick, pyvips, reads, unlimited, version
-from dittohead.toolkit.images.reasons import Damaged, Missing, RefusedImage, Unfit, is_unsupported
+from dittohead.toolkit.images.reasons import DamagedImage, Missing, RefusedImage, Unfit, is_unsupported
 
 #: PostScript is a program, and its interpreter reads files.
 _POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
@@ -81,7 +81,7 @@ def _unknown(head: bytes) -> RefusedImage:
         return Missing(
             f"it is a {kind}, which libvips {version()} here is built without; Debian's libvips42 reads it"
         )
-    return Damaged(f"it begins like a {kind}, but the file ends early or is damaged")
+    return DamagedImage(f"it begins like a {kind}, but the file ends early or is damaged")
 
 
 def count(image: pyvips.Image) -> int:

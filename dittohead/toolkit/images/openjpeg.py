@@ -107,7 +107,7 @@ _ROOM = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Profile:
+class CodestreamProfile:
     """How a codestream is laid out; always 5-3 reversible, RPCL, one layer, one tile-part a tile, PLT.
 
     RPCL with precincts and PLT lets a reader fetch one region at one size without reading the rest;
@@ -179,7 +179,7 @@ def encode(
     shape: tuple[int, int, int],
     bits: int,
     fd: int,
-    profile: Profile,
+    profile: CodestreamProfile,
 ) -> None:
     """Write an image's codestream to an open file, which is emptied first.
 
@@ -215,7 +215,7 @@ class _Encoder:
     """One codestream that is being written."""
 
     def __init__(
-        self, library: _Library, shape: tuple[int, int, int], bits: int, fd: int, profile: Profile
+        self, library: _Library, shape: tuple[int, int, int], bits: int, fd: int, profile: CodestreamProfile
     ) -> None:
         self._library, self._fd, self._shape, self._bits, self._profile = library, fd, shape, bits, profile
         self._codec = self._image = self._stream = library.ffi.NULL

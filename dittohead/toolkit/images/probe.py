@@ -13,11 +13,11 @@ def decode(request: dict[str, Any]) -> dict[str, Any]:
     """Return {"width", "height", "bands"} of a file of which every pixel was decoded.
 
     Args:
-        request: {"root": DIR, "look": REL}.
+        request: {"root": DIR, "probe": REL}.
 
     Raises: RefusedImage, ItemError, OSError, pyvips.Error.
     """
-    with files.opened_beneath(os.fsencode(request["root"]), os.fsencode(request["look"])) as fd:
+    with files.opened_beneath(os.fsencode(request["root"]), os.fsencode(request["probe"])) as fd:
         image = loading.open_image(fd)
         image.avg()
         return {"width": image.width, "height": image.height, "bands": image.bands}

@@ -50,7 +50,7 @@ def _abilities() -> dict[str, Any]:
 _PIXELS_MOST = 100_000_000_000
 
 
-class Limits(Protocol):
+class ChildLimits(Protocol):
     """What bounds a child; a step's options have it."""
 
     @property
@@ -98,7 +98,7 @@ class ImageChild:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def start(cls, ctx: Surroundings, options: Limits, scratch: Path) -> AsyncIterator[ImageChild]:
+    async def start(cls, ctx: Surroundings, options: ChildLimits, scratch: Path) -> AsyncIterator[ImageChild]:
         """Run a child process for images while the block runs.
 
         Args:
@@ -178,7 +178,7 @@ class ImageChild:
             "(limits: in config.yaml)",
         )
 
-    def epitaph(self, options: Limits) -> str:
+    def epitaph(self, options: ChildLimits) -> str:
         """Say how the child ended, in words."""
         if self._timed_out:
             return f"it took longer than {options.timeout:g} s"

@@ -28,7 +28,7 @@ from dittohead.toolkit.images.jp2 import rows_of
 from dittohead.toolkit.images.jp2_header import is_reversible
 from dittohead.toolkit.images.jp2_structure import Structure, cut
 from dittohead.toolkit.images.library import pyvips
-from dittohead.toolkit.images.reasons import Damaged, RefusedImage, Unfit
+from dittohead.toolkit.images.reasons import DamagedImage, RefusedImage, Unfit
 
 #: Samples of an image that is decoded whole; a larger one is, a tile at a time.
 _WHOLE = 1 << 25
@@ -215,7 +215,7 @@ def decode_tiff(fd: int) -> None:
     except Exception as error:  # of as many kinds as there are codecs
         if _UNKNOWN.search(str(error)):
             raise Unfit(f"nothing here reads it ({error})") from error
-        raise Damaged(f"the file is damaged, or of a kind that cannot be read ({error})") from error
+        raise DamagedImage(f"the file is damaged, or of a kind that cannot be read ({error})") from error
 
 
 def _png(fd: int) -> Iterator[NDArray[Any]] | None:
@@ -282,7 +282,7 @@ def _uncompressed(fd: int, page: Any) -> Iterator[NDArray[Any]]:
             some = min(_ROWS, rows - top)
             data = os.pread(fd, some * row, offset + top * row)
             if len(data) != some * row:
-                raise Damaged("the file ends early")
+                raise DamagedImage("the file ends early")
             yield np.frombuffer(data, kind).reshape(some, page.imagewidth, page.samplesperpixel)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from dittohead.toolkit.images import tiles
 from dittohead.toolkit.images.library import pyvips
-from dittohead.toolkit.images.recipe import Recipe
+from dittohead.toolkit.images.recipe import ImageRecipe
 
 #: A TIFF above 4 GiB needs BigTIFF; the estimate is rough, hence the margin.
 _BIGTIFF = int(3.5 * (1 << 30))
@@ -26,7 +26,7 @@ RGB_QUALITY = 90
 SAMPLE = {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "double": 8, "complex": 8, "dpcomplex": 16}
 
 
-def write(image: pyvips.Image, made: int, recipe: Recipe) -> None:
+def write(image: pyvips.Image, made: int, recipe: ImageRecipe) -> None:
     """Write the image as a pyramid TIFF to an open file.
 
     Args:
@@ -46,7 +46,7 @@ def write(image: pyvips.Image, made: int, recipe: Recipe) -> None:
     _by_libvips(image, f"/proc/self/fd/{made}", recipe)
 
 
-def _by_libvips(image: pyvips.Image, made: str, recipe: Recipe) -> None:
+def _by_libvips(image: pyvips.Image, made: str, recipe: ImageRecipe) -> None:
     options: dict[str, Any] = {}
     tile = recipe.tile_for(image.width, image.height)
     if recipe.compression == "deflate":
@@ -67,7 +67,7 @@ def _by_libvips(image: pyvips.Image, made: str, recipe: Recipe) -> None:
     )
 
 
-def is_big(raw: int, recipe: Recipe) -> bool:
+def is_big(raw: int, recipe: ImageRecipe) -> bool:
     """Tell whether a pyramid of so many bytes of pixels may need BigTIFF."""
     # Noise in JPEG tiles of quality 100 takes nearly what it takes uncompressed.
     small = recipe.holds == "lossy" and recipe.quality < RGB_QUALITY

@@ -8,7 +8,7 @@ from typing import Any
 from dittohead.toolkit.images import kinds, tiff
 from dittohead.toolkit.images.library import pyvips, unlimited
 from dittohead.toolkit.images.reasons import RefusedImage
-from dittohead.toolkit.images.recipe import Recipe
+from dittohead.toolkit.images.recipe import ImageRecipe
 
 
 def reopened(made: int, page: int = 0) -> pyvips.Image:
@@ -20,7 +20,7 @@ def reopened(made: int, page: int = 0) -> pyvips.Image:
     )
 
 
-def verify_levels(made: int, image: pyvips.Image, recipe: Recipe) -> int:
+def verify_levels(made: int, image: pyvips.Image, recipe: ImageRecipe) -> int:
     """Open and decode every level of a pyramid; return how many levels there are.
 
     Args:

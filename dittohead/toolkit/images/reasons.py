@@ -54,7 +54,7 @@ class RefusedImage(Exception):  # says what happened to the image
     kind = "image"  #: in the child's answer
 
 
-class Damaged(RefusedImage):
+class DamagedImage(RefusedImage):
     """The file ends early, or holds what cannot be right: it must be scanned or copied again."""
 
     kind = "damaged"

@@ -52,7 +52,7 @@ _SMALL_TILE = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
+class ImageRecipe:
     """How one image is made; what is left out has no part in it."""
 
     format: str = "pyramid-tiff"

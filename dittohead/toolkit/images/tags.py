@@ -204,19 +204,19 @@ def without_resolution(block: bytes) -> bytes:
     return block[:at] + made.ljust(end + 4 - at, b"\0") + block[end + 4 :]
 
 
-def _offset(layout: tiff.Layout, at: int) -> Tag:
+def _offset(layout: tiff.TiffLayout, at: int) -> Tag:
     big = layout.count.endswith("Q")
     return Tag(_LONG8 if big else _LONG, 1, struct.pack(layout.offset, at))
 
 
-def _next(made: int, layout: tiff.Layout, count: int) -> int:
+def _next(made: int, layout: tiff.TiffLayout, count: int) -> int:
     """Return the place of the second directory."""
     at = layout.first + struct.calcsize(layout.count) + count * struct.calcsize(layout.entry)
     (found,) = struct.unpack(layout.offset, tiff.piece(made, struct.calcsize(layout.offset), at))
     return int(found)
 
 
-def _placed(made: int, layout: tiff.Layout, tags: dict[int, Tag]) -> dict[int, bytes]:
+def _placed(made: int, layout: tiff.TiffLayout, tags: dict[int, Tag]) -> dict[int, bytes]:
     """Return {number: entry}, after writing what does not fit into an entry to the file's end."""
     room = struct.calcsize(layout.offset)
     found = {}
@@ -227,7 +227,7 @@ def _placed(made: int, layout: tiff.Layout, tags: dict[int, Tag]) -> dict[int, b
     return found
 
 
-def _directory(made: int, layout: tiff.Layout, entries: dict[int, bytes], after: int) -> int:
+def _directory(made: int, layout: tiff.TiffLayout, entries: dict[int, bytes], after: int) -> int:
     """Write a directory to the file's end; return its place."""
     ordered = b"".join(entries[number] for number in sorted(entries))
     return _end(made, struct.pack(layout.count, len(entries)) + ordered + struct.pack(layout.offset, after))

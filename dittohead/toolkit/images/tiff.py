@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dittohead.toolkit.images.reasons import Damaged, RefusedImage
+from dittohead.toolkit.images.reasons import DamagedImage, RefusedImage
 
 #: Tags: the sides of a tile, the bits of a sample, what the samples mean, the unit of resolution.
 TILE_WIDTH, TILE_HEIGHT = 322, 323
@@ -52,7 +52,7 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class TiffLayout:
     """How the numbers of a file are written: formats for `struct`."""
 
     order: str
@@ -62,14 +62,14 @@ class Layout:
     first: int
 
 
-def layout_of(fd: int) -> Layout:
+def layout_of(fd: int) -> TiffLayout:
     """Return a file's layout. Raises: RefusedImage, struct.error."""
     head = piece(fd, 16, 0)
     order = "<" if head[:2] == b"II" else ">"
     big = struct.unpack_from(order + "H", head, 2)[0] == 43
     count, entry, offset = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
     (first,) = struct.unpack_from(order + offset, head, 8 if big else 4)
-    return Layout(order, order + count, order + entry, order + offset, first)
+    return TiffLayout(order, order + count, order + entry, order + offset, first)
 
 
 def fields(fd: int, start: int = 0) -> Iterator[dict[int, Field]]:
@@ -110,7 +110,7 @@ def see_whole(fd: int) -> None:
             at += 1
     except (RefusedImage, struct.error, OverflowError) as error:
         if at > 1:  # of the first nobody reads anything without it
-            raise Damaged(
+            raise DamagedImage(
                 f"the file ends early or is damaged: directory {at}, of a page or a smaller copy, "
                 "cannot be read"
             ) from error

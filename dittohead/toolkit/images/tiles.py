@@ -297,7 +297,7 @@ class _Packer:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                self._settle()
+                self._write_ahead()
         finally:
             if self._pool is not None:
                 self._pool.shutdown(cancel_futures=True)
@@ -314,9 +314,9 @@ class _Packer:
                 self._store(to, self._encode(block))
             return
         self._waiting.extend((to, self._pool.submit(self._encode, block)) for block in blocks)
-        self._settle(self._ahead)
+        self._write_ahead(self._ahead)
 
-    def _settle(self, left: int = 0) -> None:
+    def _write_ahead(self, left: int = 0) -> None:
         """Write the oldest tiles until so many are left."""
         while len(self._waiting) > left:
             to, done = self._waiting.popleft()

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 
 from dittohead.toolkit.images import tiff
-from dittohead.toolkit.images.reasons import Damaged, RefusedImage
+from dittohead.toolkit.images.reasons import DamagedImage, RefusedImage
 from dittohead.toolkit.images.xmp import MOST
 
 #: Media types of what can hold XMP here.
@@ -297,7 +297,7 @@ _UNWRAP: dict[str, Callable[[bytes], bytes]] = {
 # -- TIFF ------------------------------------------------------------------------------------
 
 
-def _first(fd: int) -> tuple[tiff.Layout, dict[int, tiff.Field]]:
+def _first(fd: int) -> tuple[tiff.TiffLayout, dict[int, tiff.Field]]:
     try:
         return tiff.layout_of(fd), next(tiff.fields(fd))
     except (RefusedImage, struct.error, StopIteration, OverflowError) as error:
@@ -337,7 +337,7 @@ def _write_tiff(source: int, made: int, packet: bytes, tick: Tick) -> None:
     os.pwrite(made, struct.pack(layout.offset, at), _head(layout))
 
 
-def _head(layout: tiff.Layout) -> int:
+def _head(layout: tiff.TiffLayout) -> int:
     """Return where the place of the first directory stands."""
     return 8 if layout.count.endswith("Q") else 4
 
@@ -374,7 +374,7 @@ def _piece(fd: int, size: int, at: int) -> bytes:
     except (OverflowError, OSError):
         data = b""
     if len(data) != size:
-        raise Damaged("it is truncated")
+        raise DamagedImage("it is truncated")
     return data
 
 

@@ -18,9 +18,9 @@ from dittohead.model.errors import ItemError
 from dittohead.model.text import display
 from dittohead.system import files
 from dittohead.toolkit.ocfl import digests, inventory, layouts
-from dittohead.toolkit.ocfl.findings import Findings
+from dittohead.toolkit.ocfl.findings import OcflFindings
 from dittohead.toolkit.ocfl.inventory import Inventory
-from dittohead.toolkit.ocfl.layouts import Layout
+from dittohead.toolkit.ocfl.layouts import StorageLayout
 
 #: The registered names of extensions. Source: https://ocfl.github.io/extensions/.
 REGISTERED = frozenset(
@@ -97,7 +97,7 @@ class ObjectCheck:
     ) -> None:
         self._root = os.fsencode(root)
         self._on_block, self._also, self._on_file = on_block, set(also), on_file
-        self.findings = Findings()
+        self.findings = OcflFindings()
         self.tree = Tree()
         self.inventory: Inventory | None = None
         self.spec = ""  #: the version of the specification that the object declares
@@ -395,12 +395,12 @@ class RootCheck:
         self, root: Path, *, work: str = "", on_block: Callable[[int], None] = lambda size: None
     ) -> None:
         self._root, self._work, self._on_block = os.fsencode(root), work, on_block
-        self.findings = Findings()
+        self.findings = OcflFindings()
         self.objects = 0
-        self._layout: Layout | None = None
+        self._layout: StorageLayout | None = None
         self._spec = ""
 
-    def run(self, *, content: bool = True) -> Findings:
+    def run(self, *, content: bool = True) -> OcflFindings:
         """Check everything.
 
         Args:
@@ -472,7 +472,7 @@ class RootCheck:
         if found is not None and found.id and self._layout is not None:
             self._placed(place, found.id, self._layout)
 
-    def _placed(self, place: str, id_: str, layout: Layout) -> None:
+    def _placed(self, place: str, id_: str, layout: StorageLayout) -> None:
         try:
             right = layout.path(id_)
         except layouts.NoPlace as error:
@@ -534,7 +534,7 @@ def read_json(path: bytes) -> dict[str, Any]:
     return found
 
 
-def read_layout(root: bytes) -> Layout:
+def read_layout(root: bytes) -> StorageLayout:
     """Return the layout that a storage root says it has.
 
     Raises: BadLayout: it is unknown here, or wrong; FileNotFoundError: the root does not say; OSError.

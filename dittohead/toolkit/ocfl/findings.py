@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class OcflFinding:
     """One thing that is wrong (a code that begins with E) or should be otherwise (W)."""
 
     code: str
@@ -21,18 +21,18 @@ class Finding:
 
 
 @dataclass
-class Findings:
+class OcflFindings:
     """All that was found."""
 
-    errors: list[Finding] = field(default_factory=list)
-    warnings: list[Finding] = field(default_factory=list)
+    errors: list[OcflFinding] = field(default_factory=list)
+    warnings: list[OcflFinding] = field(default_factory=list)
 
     def add(self, code: str, where: str, what: str) -> None:
         """Note one thing; its code says how grave it is."""
         into = self.errors if code.startswith("E") else self.warnings
-        into.append(Finding(code, where, what))
+        into.append(OcflFinding(code, where, what))
 
-    def under(self, place: str, others: Findings) -> None:
+    def under(self, place: str, others: OcflFindings) -> None:
         """Take over what was found in something that lies at a place."""
         for one in (*others.errors, *others.warnings):
             self.add(one.code, f"{place}/{one.where}" if one.where else place, one.what)

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from dittohead.toolkit.ocfl import digests
-from dittohead.toolkit.ocfl.findings import Findings
+from dittohead.toolkit.ocfl.findings import OcflFindings
 
 #: Versions of the specification whose objects can be read.
 SPECS = ("1.0", "1.1")
@@ -102,7 +102,7 @@ def following(version: str) -> str:
     return f"v{number.zfill(len(version) - 1)}" if len(number) < len(version) - 1 else ""
 
 
-def read(data: bytes, findings: Findings, where: str = "") -> Inventory | None:
+def read(data: bytes, findings: OcflFindings, where: str = "") -> Inventory | None:
     """Read an inventory.
 
     Args:
@@ -127,7 +127,7 @@ def read(data: bytes, findings: Findings, where: str = "") -> Inventory | None:
 class _Reader:
     """Reads one inventory; what has the wrong shape is left out of the result."""
 
-    def __init__(self, raw: dict[str, Any], findings: Findings, place: str) -> None:
+    def __init__(self, raw: dict[str, Any], findings: OcflFindings, place: str) -> None:
         self._raw, self._findings, self._place = raw, findings, place
         self._made = Inventory()
 

@@ -57,7 +57,7 @@ class NoPlace(ValueError):
 
 
 @dataclass(frozen=True)
-class Layout:
+class StorageLayout:
     """One way to lay out a storage root."""
 
     number: str
@@ -82,7 +82,7 @@ class Layout:
         return "/".join(parts)
 
 
-def layout(name: str, parameters: Mapping[str, Any]) -> Layout:
+def layout(name: str, parameters: Mapping[str, Any]) -> StorageLayout:
     """Return a layout by its extension's name or number. Raises: BadLayout."""
     number = name[:4]
     if name not in (number, NAMES.get(number)) or number not in NAMES:
@@ -94,7 +94,7 @@ def layout(name: str, parameters: Mapping[str, Any]) -> Layout:
         raise BadLayout(f"its configuration is of another extension: {said}")
     if unknown := sorted(set(given) - set(known)):
         raise BadLayout(f"{NAMES[number]} has no parameter {unknown[0]}")
-    found = Layout(number, {**known, **given})
+    found = StorageLayout(number, {**known, **given})
     for problem in _problems(found.parameters):
         raise BadLayout(f"{NAMES[number]}: {problem}")
     return found

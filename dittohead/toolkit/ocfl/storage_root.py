@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dittohead.system import files
 from dittohead.toolkit.ocfl import check, inventory, layouts
-from dittohead.toolkit.ocfl.layouts import Layout
+from dittohead.toolkit.ocfl.layouts import StorageLayout
 
 #: Where versions are made before they are renamed into place, and where locks lie: in `extensions/` of the
 #: root, as that is the only directory on the same volume which is not for objects. There only while somebody
@@ -44,7 +44,7 @@ class StorageRoot:
     """A storage root whose layout is known."""
 
     path: bytes
-    layout: Layout
+    layout: StorageLayout
 
     def object(self, id_: str) -> bytes:
         """Return the path of an object's directory. Raises: NoPlace."""
@@ -83,7 +83,7 @@ def opened(path: bytes, *, spec: str = inventory.SPEC) -> StorageRoot | None:
     return StorageRoot(path, _layout(path))
 
 
-def _layout(path: bytes) -> Layout:
+def _layout(path: bytes) -> StorageLayout:
     try:
         return check.read_layout(path)
     except FileNotFoundError as error:
@@ -100,7 +100,7 @@ def _layout(path: bytes) -> Layout:
         ) from error
 
 
-def made(path: bytes, layout: Layout, check_stop: Callable[[], None]) -> StorageRoot:
+def made(path: bytes, layout: StorageLayout, check_stop: Callable[[], None]) -> StorageRoot:
     """Make a storage root of an empty directory, or finish one that was begun. Blocking.
 
     # 1 the layout's parameters  2 the layout's name  3 the declaration: only now it is a root; each durable

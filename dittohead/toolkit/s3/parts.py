@@ -289,7 +289,7 @@ class Parts:
             given["ChecksumType"] = "FULL_OBJECT"
         guarded = self.abilities.conditional is not False and not self.file.replace
         if not (self.abilities.conditional or self.file.replace):
-            await self._look_again(upload)
+            await self._see_free(upload)
         parts = [self._done[number] for number in sorted(self._done)]
         try:
             answer = await self._completed(
@@ -335,7 +335,7 @@ class Parts:
             **given,
         )
 
-    async def _look_again(self, upload: BegunUpload) -> None:
+    async def _see_free(self, upload: BegunUpload) -> None:
         """See that nothing has come while the parts were sent, where the store may not see to it."""
         if await self.bucket.head(upload.key) is not None:
             await self.give_up(upload)

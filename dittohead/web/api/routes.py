@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from dittohead.model.errors import DittoheadError, NoSuchJob
 from dittohead.model.job_filter import JobFilter
 from dittohead.model.records import Job, StepRow
 from dittohead.model.roles import Role
+from dittohead.model.shown import ShownStatus, StoreStatus, WholeJob
 from dittohead.model.states import ACTIVE, JobState
 from dittohead.model.text import display
 from dittohead.notices import commands
@@ -70,7 +72,7 @@ def add_routes(app: web.Application) -> None:
 
 async def _health(request: web.Request, given: None) -> web.Response:
     """200 while the store answers, the inbox is watched and nothing is missing; 503 otherwise."""
-    counts = await request.app[SITE].store.look(queries.counts)
+    counts = await request.app[SITE].store.read_apart(queries.counts)
     live = request.app[SITE].live()
     mode = live.get("watcher", {}).get("mode", "starting")
     # What is wrong, and no paths: anybody may ask.
@@ -94,14 +96,14 @@ async def _reload(request: web.Request, given: shapes.Nothing) -> web.Response:
 async def _verify(request: web.Request, given: shapes.Nothing) -> web.StreamResponse:
     """Compare, and say how far it is, a line each; the last one is the report. It ends with its reader."""
     site = request.app[SITE]
-    job = await site.store.look(queries.resolve, _text(request.match_info["job"]), (JobState.DONE,))
+    job = await site.store.read_apart(queries.resolve, _text(request.match_info["job"]), (JobState.DONE,))
     work, progress = site.verify(job)
     return await verify_stream.told(request, work, progress)
 
 
 async def _metrics(request: web.Request, given: None) -> web.Response:
     """Prometheus' text."""
-    totals = await request.app[SITE].store.look(queries.totals)
+    totals = await request.app[SITE].store.read_apart(queries.totals)
     text = request.app[SITE].metrics.expose(totals, request.app[SITE].live())
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
@@ -109,12 +111,18 @@ async def _metrics(request: web.Request, given: None) -> web.Response:
 async def _status(request: web.Request, given: None) -> web.Response:
     site = request.app[SITE]
 
-    def work(connection: Connection) -> dict[str, Any]:
-        return {**queries.overview(connection), "inbox": in_inbox(site.stations)}
+    def work(connection: Connection) -> tuple[StoreStatus, list[str]]:
+        return queries.overview(connection), in_inbox(site.stations)
 
-    found = await site.store.look(work)
-    found["disabled_receivers"] = views.receivers(found["disabled_receivers"], site.config().settings.notify)
-    fields = {"running_daemon": True, "root": str(site.stations.root), **found, "live": site.live()}
+    found, inbox = await site.store.read_apart(work)
+    fields: ShownStatus = {
+        "running_daemon": True,
+        "root": str(site.stations.root),
+        **found,
+        "inbox": inbox,
+        "disabled_receivers": views.receivers(found["disabled_receivers"], site.config().settings.notify),
+        "live": site.live(),
+    }
     return web.json_response(fields)
 
 
@@ -144,12 +152,12 @@ async def _jobs(request: web.Request, given: shapes.JobQuery) -> web.Response:
         after = Cursor.read(given.cursor) if given.cursor else None
     except ValueError as error:
         raise Problem(400, str(error)) from error
-    page = await request.app[SITE].store.look(find, wanted, after=after, limit=given.limit)
+    page = await request.app[SITE].store.read_apart(find, wanted, after=after, limit=given.limit)
     following = None if page.following is None else str(page.following)
     return _page(request, [queries.summary(job) for job in page.jobs], following)
 
 
-def _page(request: web.Request, items: list[dict[str, Any]], following: str | None) -> web.Response:
+def _page(request: web.Request, items: Sequence[Mapping[str, Any]], following: str | None) -> web.Response:
     """Return a page, with a link to the next. Source: RFC 8288, Web Linking."""
     headers = {}
     if following is not None:
@@ -160,10 +168,10 @@ def _page(request: web.Request, items: list[dict[str, Any]], following: str | No
 async def _job(request: web.Request, given: None) -> web.Response:
     site = request.app[SITE]
 
-    def work(connection: Connection) -> dict[str, Any]:
+    def work(connection: Connection) -> WholeJob:
         return views.job(connection, site.stations, _resolved(connection, request))
 
-    found = await site.store.look(work)
+    found = await site.store.read_apart(work)
     return web.json_response({**found, "progress": site.live()["progress"].get(found["id"])})
 
 
@@ -179,18 +187,18 @@ def _text(given: str) -> str:
 
 
 async def _batches(request: web.Request, given: shapes.BatchQuery) -> web.Response:
-    items = await request.app[SITE].store.look(queries.batches, given.limit)
+    items = await request.app[SITE].store.read_apart(queries.batches, given.limit)
     return web.json_response({"items": items})
 
 
 async def _batch(request: web.Request, given: None) -> web.Response:
     named = _text(request.match_info["batch"])
-    return web.json_response(await request.app[SITE].store.look(queries.batch, named))
+    return web.json_response(await request.app[SITE].store.read_apart(queries.batch, named))
 
 
 async def _retry_batch(request: web.Request, given: shapes.Nothing) -> web.Response:
     named = _text(request.match_info["batch"])
-    batch = await request.app[SITE].store.look(queries.resolve_batch, named)
+    batch = await request.app[SITE].store.read_apart(queries.resolve_batch, named)
     return await _asked(request, "retry-batch", batch.id, {})
 
 
@@ -200,7 +208,7 @@ async def _receipt(request: web.Request, given: None) -> web.StreamResponse:
     def work(connection: Connection) -> Path:
         return receipt.path_of(site.stations.receipts, _resolved(connection, request))
 
-    path = await site.store.look(work)
+    path = await site.store.read_apart(work)
     return _file(path, "application/json", "there is no receipt yet: the job is not over")
 
 
@@ -214,7 +222,7 @@ async def _log(request: web.Request, given: None) -> web.StreamResponse:
             raise Problem(404, f"{job.name} has no such step", hint=f"There are {', '.join(names) or 'none'}")
         return JobFiles(site.stations, job).log(step)
 
-    path = await site.store.look(work)
+    path = await site.store.read_apart(work)
     return _file(path, "text/plain; charset=utf-8", "nothing that this step's programs printed is kept")
 
 
@@ -232,7 +240,7 @@ async def _files(request: web.Request, given: shapes.FileQuery) -> web.Response:
         job = _resolved(connection, request)
         return job, job_store.steps_of(connection, job.id)
 
-    job, steps = await site.store.look(work)
+    job, steps = await site.store.read_apart(work)
     try:
         page = await asyncio.to_thread(listing.page, site.stations, job, steps, given.cursor, given.limit)
     except ValueError as error:
@@ -243,7 +251,9 @@ async def _files(request: web.Request, given: shapes.FileQuery) -> web.Response:
 async def _sources(request: web.Request, given: None) -> web.Response:
     site = request.app[SITE]
     now = site.live().get("sources", {})
-    return web.json_response({"items": await site.store.look(views.sources, site.config().sources, now)})
+    return web.json_response(
+        {"items": await site.store.read_apart(views.sources, site.config().sources, now)}
+    )
 
 
 def _setting(request: web.Request) -> SourceSetting:
@@ -256,7 +266,7 @@ def _setting(request: web.Request) -> SourceSetting:
 
 async def _entries(request: web.Request, given: shapes.EntryQuery) -> web.Response:
     setting = _setting(request)
-    found = await request.app[SITE].store.look(
+    found = await request.app[SITE].store.read_apart(
         views.entries,
         setting,
         state=given.state,
@@ -271,14 +281,14 @@ async def _entries(request: web.Request, given: shapes.EntryQuery) -> web.Respon
 
 async def _entry(request: web.Request, given: None) -> web.Response:
     setting, key = _setting(request), _text(request.match_info["entry"])
-    found = await request.app[SITE].store.look(views.entry, setting, key)
+    found = await request.app[SITE].store.read_apart(views.entry, setting, key)
     if found is None:
         raise Problem(404, "there is no such entry in this source's catalogue")
     return web.json_response(found)
 
 
 async def _requests(request: web.Request, given: shapes.RequestQuery) -> web.Response:
-    found = await request.app[SITE].store.look(
+    found = await request.app[SITE].store.read_apart(
         request_store.listing,
         job=given.of,
         who=given.who,
@@ -299,13 +309,13 @@ async def _act(request: web.Request, given: Any) -> web.Response:
     action = request.path.rsplit("/", 1)[-1]
     active = () if action in request_store.OF_ENDED_JOBS else sorted(ACTIVE)
     named = _text(request.match_info["job"])
-    job = await request.app[SITE].store.look(queries.resolve, named, active)
+    job = await request.app[SITE].store.read_apart(queries.resolve, named, active)
     return await _asked(request, action, job.id, given.model_dump(by_alias=True, exclude_none=True))
 
 
 async def _replacement(request: web.Request, given: shapes.Replacement) -> web.Response:
     """Take the bytes of a new file; they wait to be asked for."""
-    job = await request.app[SITE].store.look(_resolved, request)
+    job = await request.app[SITE].store.read_apart(_resolved, request)
     chunks = request.content.iter_chunked(incoming.BLOCK)
     sha256 = replacements.announced(request)
     offer = await replacements.receive(request, job, given.path, given.encoding, chunks, sha256)

@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from dittohead.model.errors import DittoheadError
+from dittohead.model.shown import ShownReport
 from dittohead.web.server.problems import Problem
 
 #: Between two words on how far it is. Seconds.
@@ -27,7 +28,7 @@ def install(app: web.Application) -> None:
 
 
 async def told(
-    request: web.Request, work: Awaitable[dict[str, Any]], progress: Callable[[], tuple[int, int]]
+    request: web.Request, work: Awaitable[ShownReport], progress: Callable[[], tuple[int, int]]
 ) -> web.StreamResponse:
     """Answer with lines of JSON: {"looked", "of"} while it goes on, then {"report"} or {"problem"}.
 
@@ -63,7 +64,7 @@ async def told(
     return response
 
 
-def _end(task: asyncio.Task[dict[str, Any]]) -> dict[str, Any]:
+def _end(task: asyncio.Task[ShownReport]) -> dict[str, Any]:
     try:
         return {"report": task.result()}
     except (DittoheadError, OSError) as error:

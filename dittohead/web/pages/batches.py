@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -10,6 +9,7 @@ from aiohttp import web
 from dittohead.model.job_filter import JobFilter
 from dittohead.model.records import Job
 from dittohead.model.roles import Role
+from dittohead.model.shown import ShownBatch
 from dittohead.model.states import Action
 from dittohead.store import Connection, queries
 from dittohead.store import batches as batch_store
@@ -32,7 +32,7 @@ def install(app: web.Application) -> None:
 @needs(Role.READER)
 async def listed(request: web.Request) -> web.Response:
     """Show the latest."""
-    found = await request.app[SITE].store.look(queries.batches, _BATCHES)
+    found = await request.app[SITE].store.read_apart(queries.batches, _BATCHES)
     return await answer(request, "batches.html", here="batches", found=found)
 
 
@@ -45,12 +45,12 @@ async def one(request: web.Request) -> web.Response:
     except ValueError as error:
         raise web.HTTPBadRequest(reason=str(error)) from error
 
-    def look(connection: Connection) -> tuple[dict[str, Any], list[Job], JobPage]:
+    def gather(connection: Connection) -> tuple[ShownBatch, list[Job], JobPage]:
         batch = queries.batch(connection, wanted)
         failed = batch_store.open_failures(connection, batch["id"])[:_FAILED]
         return batch, failed, find(connection, JobFilter(batch=batch["id"]), after=after, limit=_JOBS)
 
-    batch, failed, page = await request.app[SITE].store.look(look)
+    batch, failed, page = await request.app[SITE].store.read_apart(gather)
     if batch["id"] != wanted:
         raise web.HTTPSeeOther(f"/batches/{batch['id']}")
     following = urlencode({"after": str(page.following)}) if page.following else ""
@@ -70,6 +70,6 @@ async def one(request: web.Request) -> web.Response:
 async def retry(request: web.Request) -> web.Response:
     """Try all again that failed, and lead back with the answer."""
     site = request.app[SITE]
-    batch = await site.store.look(queries.resolve_batch, request.match_info["batch"])
+    batch = await site.store.read_apart(queries.resolve_batch, request.match_info["batch"])
     said = await site.queue.ask(Action.RETRY_BATCH, batch.id, identity(request).name, {})
     raise web.HTTPSeeOther(f"/batches/{batch.id}?{urlencode({'said': request.app[PAGES].keep(said)})}")

@@ -19,8 +19,9 @@ from dittohead.folders import receipt
 from dittohead.intake.board import figures, stages, tokens
 from dittohead.intake.board.figures import Figures
 from dittohead.model.errors import DittoheadError
-from dittohead.model.records import Answer, Job
+from dittohead.model.records import Job, RequestAnswer
 from dittohead.model.roles import Role
+from dittohead.model.shown import ShownPanel
 from dittohead.model.states import Action, JobState
 from dittohead.store import Connection
 from dittohead.store import board as board_store
@@ -92,7 +93,7 @@ async def shown(request: web.Request) -> web.Response:
     found, site = _named(request), request.app[SITE]
     name, kind = found.setting.name, found.source.shows
 
-    def look(connection: Connection) -> tuple[Figures, list[dict[str, Any]], dict[str, str]]:
+    def gather(connection: Connection) -> tuple[Figures, list[ShownPanel], dict[str, str]]:
         some = catalogue_store.page(connection, name, kind, limit=1)
         matched = None
         try:
@@ -106,7 +107,7 @@ async def shown(request: web.Request) -> web.Response:
         )
         return numbers, views.panels(connection, found.setting), views.paused(connection, name)
 
-    numbers, panels, paused = await site.store.look(look)
+    numbers, panels, paused = await site.store.read_apart(gather)
     return await answer(
         request,
         "board.html",
@@ -139,7 +140,7 @@ async def failures(request: web.Request) -> web.Response:
         raise web.HTTPBadRequest(reason="there is no such button")
     name, kind = found.setting.name, found.source.shows
 
-    def look(connection: Connection) -> Figures:
+    def gather(connection: Connection) -> Figures:
         return figures.gather(
             connection,
             name,
@@ -151,12 +152,12 @@ async def failures(request: web.Request) -> web.Response:
             time.time(),
         )
 
-    numbers = await site.store.look(look)
+    numbers = await site.store.read_apart(gather)
     of_jobs = action in ("retry", "dismiss")
     alike = next((one for one in numbers.reasons if one.why == why and bool(one.jobs) == of_jobs), None)
     who = identity(request).name
     if alike is None:
-        said: Answer | None = Answer(ok=False, message="Nothing has this reason any more.")
+        said: RequestAnswer | None = RequestAnswer(ok=False, message="Nothing has this reason any more.")
     elif of_jobs:
         answers = await asyncio.gather(
             *(site.queue.ask(action, job, who, {}) for job in alike.jobs[:_TOGETHER])
@@ -168,14 +169,14 @@ async def failures(request: web.Request) -> web.Response:
     raise web.HTTPSeeOther(f"{found.path}?{urlencode({'said': request.app[PAGES].keep(said)})}")
 
 
-def _together(action: str, answers: list[Answer]) -> Answer:
+def _together(action: str, answers: list[RequestAnswer]) -> RequestAnswer:
     """Return one answer for those of many jobs."""
     refused = [one.message for one in answers if not one.ok]
     what = "tried again" if action == "retry" else "dismissed"
     said = f"{len(answers) - len(refused):,} {what}"
     if refused:
         said += f", {len(refused):,} not: {refused[0]}"
-    return Answer(ok=not refused, message=said)
+    return RequestAnswer(ok=not refused, message=said)
 
 
 # -- one entry -----------------------------------------------------------------------------------
@@ -187,14 +188,14 @@ async def one(request: web.Request) -> web.Response:
     found, site, key = _named(request), request.app[SITE], request.match_info["key"]
     name, kind = found.setting.name, found.source.shows
 
-    def look(connection: Connection) -> tuple[Standing | None, Any, Any, list[Job]]:
+    def gather(connection: Connection) -> tuple[Standing | None, Any, Any, list[Job]]:
         standing = board_store.standing(connection, name, kind, key)
         changes = list(reversed(catalogue_store.history(connection, name, kind, key, _HISTORY)))
         folders = board_store.jobs_of(connection, name, key, _FOLDERS)
         jobs = [job_store.get(connection, row["job_id"]) for row in folders if row["job_state"]]
         return standing, changes, folders, jobs
 
-    standing, changes, folders, jobs = await site.store.look(look)
+    standing, changes, folders, jobs = await site.store.read_apart(gather)
     if standing is None:
         raise web.HTTPNotFound(reason=f'"{key}" is not known: it is in none of the lists that were read')
     at = stages.stand(standing, found.board, found.source.stored, registry.default())

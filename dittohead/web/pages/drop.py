@@ -25,7 +25,7 @@ from dittohead.folders import sidecar
 from dittohead.folders.stations import Stations
 from dittohead.model import units
 from dittohead.model.errors import ItemError
-from dittohead.model.records import Answer
+from dittohead.model.records import RequestAnswer
 from dittohead.model.roles import Role
 from dittohead.model.states import Action
 from dittohead.model.text import counted, rfc3339, visible
@@ -128,7 +128,7 @@ def install(app: web.Application) -> None:
     add.add_get("/drop/match", match)
     add.add_get("/drop/done", done)
     add.add_post("/drop/uploads", begin)
-    add.add_get("/drop/uploads/{id}", look)
+    add.add_get("/drop/uploads/{id}", received)
     add.add_put("/drop/uploads/{id}/file", piece)
     add.add_post("/drop/uploads/{id}/finish", finish)
     add.add_post("/drop/uploads/{id}/give-up", give_up)
@@ -210,14 +210,14 @@ async def _told(request: web.Request, name: str) -> dict[str, Any]:
     site, config, reception = request.app[SITE], request.app[SITE].config(), request.app[DOOR].reception
     asked = name if is_text(name) and "\0" not in name else ""
     candidates = names.like(config, asked)
-    before = await site.store.look(names.known, asked, candidates)
+    before = await site.store.read_apart(names.known, asked, candidates)
     return await asyncio.to_thread(names.told, config, reception, name, before, candidates)
 
 
 # -- in pieces, by a script -------------------------------------------------------------------------
 
 
-async def _room(request: web.Request, size: int) -> None:
+async def _must_fit(request: web.Request, size: int) -> None:
     """Raises: Problem: the disk has no room for so much more."""
     site, door = request.app[SITE], request.app[DOOR]
     floor = site.config().settings.space.floor
@@ -246,7 +246,7 @@ async def begin(request: web.Request) -> web.Response:
 
     incoming = await _in_thread(work)
     async with door.beginning:  # two must not both count on the same room
-        await _room(request, incoming.size)
+        await _must_fit(request, incoming.size)
         incoming = await _in_thread(lambda: door.reception.begin(incoming))
     return web.json_response({"id": incoming.id, "piece": PIECE // 2}, status=201)
 
@@ -300,7 +300,7 @@ async def _upload(request: web.Request) -> Incoming:
 
 
 @needs(Role.OPERATOR)
-async def look(request: web.Request) -> web.Response:
+async def received(request: web.Request) -> web.Response:
     """Tell how many bytes are there of each file, to go on where it was broken off."""
     incoming = await _upload(request)
     there = await _in_thread(lambda: request.app[DOOR].reception.received(incoming))
@@ -380,7 +380,7 @@ async def give_up(request: web.Request) -> web.Response:
     incoming, door = await _upload(request), request.app[DOOR]
     with door.closing(incoming):
         await _in_thread(lambda: door.reception.give_up(incoming))
-    said = request.app[PAGES].keep(Answer(ok=True, message=f"{incoming.name}: given up"))
+    said = request.app[PAGES].keep(RequestAnswer(ok=True, message=f"{incoming.name}: given up"))
     raise web.HTTPSeeOther(f"/drop?{urlencode({'said': said})}")
 
 
@@ -389,7 +389,7 @@ async def done(request: web.Request) -> web.Response:
     """Lead to the job of a folder that was handed over, as soon as there is one."""
     name, ino, after = (request.query.get(key, "") for key in ("name", "ino", "after"))
 
-    job = await request.app[SITE].store.look(history.job_of_folder, name, ino, after)
+    job = await request.app[SITE].store.read_apart(history.job_of_folder, name, ino, after)
     if job is not None:
         raise web.HTTPSeeOther(f"/jobs/{job}")
     held = request.app[SITE].live().get("held", {}).get(name, "")
@@ -484,7 +484,7 @@ class _Plain:
             return _incoming(self.request, name, {}, purposes)
 
         incoming: Incoming = await _in_thread(work)
-        await _room(self.request, self.request.content_length or 0)
+        await _must_fit(self.request, self.request.content_length or 0)
         begun: Incoming = await _in_thread(lambda: self.door.reception.begin(incoming))
         return begun
 
@@ -519,5 +519,5 @@ class _Plain:
             self.unseen += len(chunk)
             if self.unseen > _LOOK_AFTER:
                 self.unseen = 0
-                await _room(self.request, 0)
+                await _must_fit(self.request, 0)
             yield chunk

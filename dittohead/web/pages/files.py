@@ -31,7 +31,7 @@ def install(app: web.Application) -> None:
 async def page(request: web.Request) -> web.Response:
     """Show the files behind a cursor."""
     site, job, after = request.app[SITE], await one_job(request), request.query.get("after", "")
-    steps = await site.store.look(job_store.steps_of, job.id)
+    steps = await site.store.read_apart(job_store.steps_of, job.id)
     try:
         found = await asyncio.to_thread(listing.page, site.stations, job, steps, after, _SHOWN)
     except ValueError as error:

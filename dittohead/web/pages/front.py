@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from dittohead.admin import views
 from dittohead.config import registry
@@ -13,6 +13,7 @@ from dittohead.config.loader import SourceSetting
 from dittohead.folders.stations import Stations
 from dittohead.model.job_filter import JobFilter
 from dittohead.model.records import Job, StepRow
+from dittohead.model.shown import LiveStatus, ShownPanel, ShownProgress
 from dittohead.model.states import JobState, Station, StepState
 from dittohead.model.text import counted, display
 from dittohead.store import Connection, history, numbers, queries
@@ -35,14 +36,21 @@ DAY_S = 86400.0
 _SEEING = ("inotify", "polling")
 
 
+class StepInFlight(TypedDict):
+    """A step whose turn it is."""
+
+    name: str
+    progress: ShownProgress | None  #: None where none is told
+
+
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class JobRow:
     """A job in a list."""
 
     job: Job
     done: int = 0  #: steps
     steps: int = 0
-    now: Sequence[Mapping[str, Any]] = ()  #: its steps in flight: name, and progress where it is told
+    now: Sequence[StepInFlight] = ()  #: its steps in flight
 
     @property
     def turn(self) -> int:
@@ -67,7 +75,7 @@ class FrontData:
     waits_for: Mapping[str, int]  #: target -> jobs that wait for it
     unsent: int
     looked: Mapping[str, float | None]  #: source -> when its last round began
-    panels: Mapping[str, Sequence[Mapping[str, Any]]]  #: source -> what it shows of its catalogue
+    panels: Mapping[str, Sequence[ShownPanel]]  #: source -> what it shows of its catalogue
     boards: Collection[str]  #: sources that have a board
     uploaders: Mapping[str, str]  #: job's id -> who has brought its folder
 
@@ -117,15 +125,15 @@ def arrivals(stations: Stations) -> list[str]:
         return []
 
 
-def room(stations: Stations) -> tuple[int, int]:
+def free_space(stations: Stations) -> tuple[int, int]:
     """Return (free bytes, all bytes) of the root's file system. Blocking."""
     return disk_space.free(stations.root), disk_space.capacity(stations.root)
 
 
 def in_flight(
-    steps: Sequence[StepRow], progress: Mapping[str, Any] | None, *, running: bool
-) -> list[dict[str, Any]]:
-    """Return a job's steps in flight: {"name", "progress"}, in order.
+    steps: Sequence[StepRow], progress: ShownProgress | None, *, running: bool
+) -> list[StepInFlight]:
+    """Return a job's steps in flight, in order.
 
     Args:
         steps: the job's steps, in the pipeline's order.
@@ -140,10 +148,10 @@ def in_flight(
     return [{"name": name, "progress": told.get(name) if running else None} for name in names]
 
 
-def rows(found: Sequence[tuple[Job, Sequence[StepRow]]], live: Mapping[str, Any]) -> list[Row]:
+def rows(found: Sequence[tuple[Job, Sequence[StepRow]]], live: LiveStatus) -> list[JobRow]:
     """Return jobs with their steps as rows."""
     return [
-        Row(
+        JobRow(
             job=job,
             done=sum(step.state is StepState.DONE for step in steps),
             steps=len(steps),
@@ -155,7 +163,7 @@ def rows(found: Sequence[tuple[Job, Sequence[StepRow]]], live: Mapping[str, Any]
 
 def front(
     seen: FrontData,
-    live: Mapping[str, Any],
+    live: LiveStatus,
     inbox: Sequence[str],
     disk: tuple[int, int],
     floor: int,
@@ -234,7 +242,7 @@ def _places(targets: Sequence[TargetRow], rooms: Mapping[str, float]) -> list[di
     return found
 
 
-def _troubles(seen: FrontData, live: Mapping[str, Any], free: int, floor: int) -> list[str]:
+def _troubles(seen: FrontData, live: LiveStatus, free: int, floor: int) -> list[str]:
     """Return what is wrong, each in a few words, the worst first."""
     mode = live.get("watcher", {}).get("mode", "starting")
     sources = live.get("sources", {}).values()
@@ -244,7 +252,8 @@ def _troubles(seen: FrontData, live: Mapping[str, Any], free: int, floor: int) -
     strays = live.get("overdue_strays", 0)
     damaged = len(live.get("damaged_rows", []))
     stuck = live.get("overdue_count", 0) - strays
-    wrong, deletions = (live.get("fixity") or {}).get("wrong", 0), len(live.get("deletions", []))
+    fixity, deletions = live.get("fixity"), len(live.get("deletions", []))
+    wrong = fixity["wrong"] if fixity else 0
     found = [
         *((True, trouble["what"]) for trouble in live.get("troubles", [])),
         (damaged, f"{counted(damaged, 'row')} of the store damaged"),

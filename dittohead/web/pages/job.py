@@ -18,6 +18,7 @@ from dittohead.model import step_graph
 from dittohead.model.errors import Unreadable
 from dittohead.model.events import Event
 from dittohead.model.records import Job, StepRow
+from dittohead.model.shown import LiveStatus
 from dittohead.model.states import TERMINAL, StepState
 from dittohead.model.text import display
 from dittohead.store import Connection, custody, history, queries
@@ -74,7 +75,7 @@ def _asked(connection: Connection, job: Job) -> list[RequestRow]:
     return [
         *request_store.listing(connection, job=job.id, limit=ASKED),
         # Of folders that came under this name, this one alone.
-        *(one for one in dropped if one.args.get("ino") == job.ino),
+        *(one for one in dropped if one.given.ino == job.ino),
     ]
 
 
@@ -170,9 +171,7 @@ def _holds(path: Path) -> bool:
         return False
 
 
-def values(
-    stations: Stations, seen: JobData, known: Mapping[str, Any], live: Mapping[str, Any]
-) -> dict[str, Any]:
+def values(stations: Stations, seen: JobData, known: Mapping[str, Any], live: LiveStatus) -> dict[str, Any]:
     """Return what the templates of a job's page are filled with.
 
     Args:

@@ -32,7 +32,7 @@ def install(app: web.Application) -> None:
 async def _log(request: web.Request) -> tuple[Job, Path]:
     """Return the job and the log's path. Raises: HTTPNotFound: the job has no step of this name."""
     job, step = await one_job(request), request.match_info["step"]
-    steps = await request.app[SITE].store.look(job_store.steps_of, job.id)
+    steps = await request.app[SITE].store.read_apart(job_store.steps_of, job.id)
     if step not in {row.name for row in steps}:  # only a step's name is used in a path
         raise web.HTTPNotFound(reason=f"this job has no step {visible(step)}")
     return job, JobFiles(request.app[SITE].stations, job).log(step)

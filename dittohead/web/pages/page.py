@@ -19,7 +19,7 @@ from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import StoreError
 from dittohead.model.job_filter import JobFilter
-from dittohead.model.records import Answer, Job
+from dittohead.model.records import Job, RequestAnswer
 from dittohead.model.roles import Role
 from dittohead.model.states import JobState
 from dittohead.model.text import utcnow
@@ -66,7 +66,7 @@ class Pages:
     words: Words
     assets: Assets
     broadcaster: Broadcaster = field(default_factory=Broadcaster)
-    said: OrderedDict[str, Answer] = field(default_factory=OrderedDict)
+    said: OrderedDict[str, RequestAnswer] = field(default_factory=OrderedDict)
 
     @classmethod
     def load(cls) -> Pages:
@@ -74,9 +74,9 @@ class Pages:
         assets = Assets.load()
         return cls(Words(assets.paths), assets)
 
-    def keep(self, answer: Answer | None) -> str:
+    def keep(self, answer: RequestAnswer | None) -> str:
         """Keep an answer, None while there is none, for the page that is loaded next; return its key."""
-        answer = answer or Answer(ok=True, message="The request is stored and has no answer yet.")
+        answer = answer or RequestAnswer(ok=True, message="The request is stored and has no answer yet.")
         key = secrets.token_urlsafe(9)
         self.said[key] = answer
         while len(self.said) > _SAID:
@@ -207,15 +207,15 @@ async def _fragments(
 
 async def _front_values(site: AppState) -> dict[str, Any]:
     config = site.config()
-    seen = await site.store.look(page_front.gather, config.sources)
+    seen = await site.store.read_apart(page_front.gather, config.sources)
     live = site.live()
     # Not the daemon's own, which remembers what its scans saw.
     stations = Stations(site.stations.root, site.stations.ignore)
 
-    def look() -> tuple[list[str], tuple[int, int]]:
-        return page_front.arrivals(stations), page_front.room(stations)
+    def gather() -> tuple[list[str], tuple[int, int]]:
+        return page_front.arrivals(stations), page_front.free_space(stations)
 
-    inbox, space = await asyncio.to_thread(look)
+    inbox, space = await asyncio.to_thread(gather)
     rooms = {
         sample.labels["target"]: sample.value
         for metric in site.metrics.target_free.collect()
@@ -244,7 +244,7 @@ async def front(request: web.Request) -> web.Response:
 
 
 async def _job_values(site: AppState, wanted: str) -> tuple[page_job.JobData, dict[str, Any]]:
-    seen = await site.store.look(page_job.gather, wanted)
+    seen = await site.store.read_apart(page_job.gather, wanted)
     known = await asyncio.to_thread(page_job.files_of, site.stations, seen)
     return seen, page_job.values(site.stations, seen, known, site.live())
 
@@ -262,7 +262,7 @@ async def job(request: web.Request) -> web.Response:
     """Show one job; under another name of it, lead to its own address."""
     pages, site, operator = request.app[PAGES], request.app[SITE], identity(request).role >= Role.OPERATOR
     wanted = request.match_info["job"]
-    seen = await site.store.look(page_job.gather, wanted)
+    seen = await site.store.read_apart(page_job.gather, wanted)
     if seen.job.id != wanted:
         raise web.HTTPSeeOther(f"/jobs/{seen.job.id}")
     parts = await pages.broadcaster.now(*_job(site, pages, wanted, operator=operator))
@@ -282,7 +282,7 @@ async def job(request: web.Request) -> web.Response:
 
 async def one_job(request: web.Request) -> Job:
     """Return the job of a request's path. Raises: NoSuchJob."""
-    return await request.app[SITE].store.look(queries.resolve, request.match_info["job"])
+    return await request.app[SITE].store.read_apart(queries.resolve, request.match_info["job"])
 
 
 @needs(Role.READER)
@@ -364,7 +364,7 @@ async def found(request: web.Request) -> web.Response:
     except ValueError as error:
         wrong = str(error)
     else:
-        page, who = await site.store.look(_found, wanted, after)
+        page, who = await site.store.read_apart(_found, wanted, after)
     kept = [(key, value) for key, value in query.items() if key not in ("after", "said") and value]
     following = urlencode([*kept, ("after", str(page.following))]) if page.following else ""
     return await answer(
@@ -411,7 +411,7 @@ def _wanted(asked: SearchForm) -> JobFilter:
 def _told(site: AppState) -> tuple[Any, events.Make]:
     """What programs are told: counts, targets, each job that is not over or has ended lately."""
 
-    def look(connection: Connection) -> dict[str, Any]:
+    def gather(connection: Connection) -> dict[str, Any]:
         unfinished = [state for state in JobState if state not in (JobState.DONE, JobState.FAILED)]
         listed = queries.listing(connection, states=unfinished, limit=_TOLD)
         listed += queries.listing(connection, states=[JobState.DONE, JobState.FAILED], limit=_FOUND)
@@ -422,7 +422,7 @@ def _told(site: AppState) -> tuple[Any, events.Make]:
         }
 
     async def make() -> dict[str, Fragment]:
-        seen, progress = await site.store.look(look), site.live().get("progress", {})
+        seen, progress = await site.store.read_apart(gather), site.live().get("progress", {})
         parts = {"": Fragment("status", json.dumps(seen["status"]))}
         for one in seen["jobs"]:
             fields = {**one, "progress": progress.get(one["id"])}
@@ -441,7 +441,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
     if wanted == "front":
         topic = _front(site, pages, operator=operator)
     elif wanted == "job":
-        id_ = (await site.store.look(queries.resolve, request.query.get("id", ""))).id
+        id_ = (await site.store.read_apart(queries.resolve, request.query.get("id", ""))).id
         topic = _job(site, pages, id_, operator=operator)
     elif not wanted:
         topic = _told(site)

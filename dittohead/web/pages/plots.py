@@ -50,7 +50,7 @@ class Numbers:
         async with self.lock:
             found = self.known.get(span)
             if found is None or time.monotonic() - found.at > _FRESH_S:
-                found = await site.store.look(_count, span)
+                found = await site.store.read_apart(_count, span)
                 self.known[span] = found
             return found
 

@@ -318,7 +318,7 @@ async def _close(app: web.Application) -> None:
     await app[THUMBNAILER].close()
 
 
-def _look(connection: Connection, wanted: str) -> tuple[Job, list[StepRow]]:
+def _job_and_steps(connection: Connection, wanted: str) -> tuple[Job, list[StepRow]]:
     job = queries.resolve(connection, wanted)
     return job, job_store.steps_of(connection, job.id)
 
@@ -326,7 +326,7 @@ def _look(connection: Connection, wanted: str) -> tuple[Job, list[StepRow]]:
 async def one_of(request: web.Request) -> tuple[Job, list[SourceImage], int]:
     """Return the job, its pictures and the number of the one that a request's path asks for."""
     site, number = request.app[SITE], request.match_info["number"]
-    job, steps = await site.store.look(_look, request.match_info["job"])
+    job, steps = await site.store.read_apart(_job_and_steps, request.match_info["job"])
     found = await request.app[THUMBNAILER].of(site.stations, job, steps)
     if not (number.isascii() and number.isdecimal() and len(number) < 5 and int(number) < len(found)):
         raise web.HTTPNotFound

@@ -17,7 +17,7 @@ from urllib.parse import urlencode, urlsplit
 
 from aiohttp import web
 
-from dittohead.admin.tokens import Token, Tokens
+from dittohead.admin.tokens import AccessToken, AccessTokens
 from dittohead.config.settings import Http, Proxy
 from dittohead.model.roles import Role
 from dittohead.system import log
@@ -56,7 +56,7 @@ class Access:
         tokens: None where the configuration names none.
     """
 
-    def __init__(self, settings: Http | None, tokens: Tokens | None, sessions: Sessions) -> None:
+    def __init__(self, settings: Http | None, tokens: AccessTokens | None, sessions: Sessions) -> None:
         self.settings, self.tokens, self.sessions = settings, tokens, sessions
         self.limit = AttemptLimit()  #: of wrong tokens
         self._networks = _networks(settings.proxy) if settings and settings.proxy else []
@@ -141,7 +141,7 @@ class Access:
         is_open = self.settings is not None and self.settings.open_to_read
         return Identity("", Role.READER if is_open else Role.NOBODY, self.sessions.csrf("anybody"))
 
-    def session(self, request: web.Request) -> tuple[Session, Token] | None:
+    def session(self, request: web.Request) -> tuple[Session, AccessToken] | None:
         """Return the session that a request's cookie names, with its token, where both hold."""
         header = "; ".join(request.headers.getall("Cookie", []))
         value = cookie_of(header, self.cookie_name(request))

@@ -74,13 +74,13 @@ class _Topic:
     numbers: Callable[[], int]
     parts: dict[str, tuple[int, Fragment]] = field(default_factory=dict)
     readers: int = 0
-    began: float = -1.0  #: when the last look began that came to its end
+    began: float = -1.0  #: when the last refresh began that came to its end
     took: float = 0.0
     news: asyncio.Event = field(default_factory=asyncio.Event)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def look(self) -> None:
-        """Look, unless somebody else's look begins and ends meanwhile."""
+    async def refresh(self) -> None:
+        """Make the parts again, unless somebody else's making begins and ends meanwhile."""
         loop = asyncio.get_running_loop()
         asked = loop.time()
         async with self._lock:
@@ -134,7 +134,7 @@ class Broadcaster:
         topic = self._topics.get(key)
         if topic is None:
             return dict(await make())
-        await topic.look()
+        await topic.refresh()
         return {name: part for name, (_, part) in topic.parts.items()}
 
     async def follow(self, key: Hashable, make: Make, last: str = "") -> AsyncIterator[str]:
@@ -149,7 +149,7 @@ class Broadcaster:
         loop = asyncio.get_running_loop()
         end, seen = loop.time() + LIFE_S, self._number_of(last)
         try:
-            await topic.look()
+            await topic.refresh()
             yield "retry: 2000\n\n"
             while not self._closed.is_set() and loop.time() < end:
                 news = topic.news
@@ -171,15 +171,15 @@ class Broadcaster:
             raise TooMany
         if topic is None:
             topic = self._topics[key] = _Topic(make, self._next)
-            self._tasks[key] = asyncio.create_task(self._keep_looking(topic), name=f"events {key}")
+            self._tasks[key] = asyncio.create_task(self._keep_fresh(topic), name=f"events {key}")
         topic.readers += 1
         return topic
 
-    async def _keep_looking(self, topic: _Topic) -> None:
+    async def _keep_fresh(self, topic: _Topic) -> None:
         while True:
             await asyncio.sleep(max(self._every_s, topic.took / _SHARE))
             try:
-                await topic.look()
+                await topic.refresh()
             except (DittoheadError, LookupError, OSError) as error:  # of the store or a disk; they may fix
                 log.get().error(log.TASK_CRASHED, task="events", error=str(error))
 

@@ -57,7 +57,7 @@ async def receive(
     offer = await _said(lambda: replacements.expect(job, path, encoding, identity(request).name))
     settings = site.config().settings
     bounds = settings.http.drop if settings.http is not None else Drop.model_validate({})
-    _room(request, request.content_length or 0)
+    _must_fit(request, request.content_length or 0)
     try:
         with replacements.receiving(offer) as file:
             await write_chunks(chunks, file.fileno(), bounds.most_bytes)
@@ -80,7 +80,7 @@ async def waiting(request: web.Request, job: Job, id_: str) -> Offer:
     return await _said(lambda: replacements.get(id_, job.id))
 
 
-def _room(request: web.Request, size: int) -> None:
+def _must_fit(request: web.Request, size: int) -> None:
     site = request.app[SITE]
     lacking = disk_space.lacking(site.stations.state, size, site.config().settings.space.floor)
     if lacking > 0:

@@ -13,7 +13,7 @@ from dittohead.model.errors import ItemError, StepError, TargetError, TransientE
 from dittohead.model.text import short
 from dittohead.system.program_output import Mask
 from dittohead.toolkit.backoff import FULL, wait_s
-from dittohead.toolkit.rest import Answer, Rest, connected
+from dittohead.toolkit.rest import Rest, RestAnswer, connected
 from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
 from dittohead.workers.archivesspace.records import beyond
 
@@ -77,7 +77,7 @@ class Taken(ItemError):
     """Something could not be created because it is there already, or another of its name is."""
 
 
-class Client:
+class ArchivesSpaceClient:
     """A logged-in user of one repository.
 
     Raises, from each call that sends: TargetError, TransientError, ItemError.
@@ -120,7 +120,7 @@ class Client:
             ) from None
         return token
 
-    def _refused(self, answer: Answer, password: str) -> StepError:
+    def _refused(self, answer: RestAnswer, password: str) -> StepError:
         if answer.status in (400, 403, 404):
             hint = f"Correct user, or the credential {self.options.credential}; url must be the API's"
             return TargetError(f"the login failed ({answer.status})", where=answer.where, hint=hint)
@@ -211,7 +211,7 @@ class Client:
 
     # -- requests ----------------------------------------------------------------------------
 
-    async def send(self, method: str, path: str, query: Query = (), body: Any = None) -> Answer:
+    async def send(self, method: str, path: str, query: Query = (), body: Any = None) -> RestAnswer:
         """Send one request in the session; when the session has expired, sign in and send it again.
 
         Args:
@@ -268,10 +268,10 @@ class Client:
             raise _strange(answer)
         return found
 
-    async def _got(self, path: str, query: Query) -> Answer:
+    async def _got(self, path: str, query: Query) -> RestAnswer:
         return await self._patiently(lambda: self.send("GET", path, query))
 
-    async def _patiently(self, ask: Callable[[], Awaitable[Answer]], secret: str = "") -> Answer:
+    async def _patiently(self, ask: Callable[[], Awaitable[RestAnswer]], secret: str = "") -> RestAnswer:
         """Ask again when an exchange breaks, or the server says that it cannot just now.
 
         Args:
@@ -350,7 +350,7 @@ class Client:
             await self._again(answer, number)
         raise broken or TransientError("others change this record again and again", where=uri)
 
-    async def _again(self, answer: Answer, number: int) -> None:
+    async def _again(self, answer: RestAnswer, number: int) -> None:
         """Wait, where reading again and sending again can help. Raises: StepError: where not."""
         if answer.status == 409:
             if "modified since" not in _said(answer):
@@ -444,10 +444,12 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def opened(options: ArchivesSpaceOptions, secret: Callable[[str], str]) -> AsyncIterator[Client]:
+async def opened(
+    options: ArchivesSpaceOptions, secret: Callable[[str], str]
+) -> AsyncIterator[ArchivesSpaceClient]:
     """Open a session and end it. Raises: TargetError."""
     async with connected(options) as rest:
-        client = Client(rest, options, secret)
+        client = ArchivesSpaceClient(rest, options, secret)
         try:
             yield client
         finally:
@@ -459,7 +461,7 @@ def number_of(uri: str) -> int:
     return int(uri.rpartition("/")[2])
 
 
-def _record(answer: Answer, path: str, keys: Collection[str] = ()) -> Record:
+def _record(answer: RestAnswer, path: str, keys: Collection[str] = ()) -> Record:
     """Return an answer's fields. Raises: TransientError: they are not those of what was asked for."""
     found = answer.json()
     if not isinstance(found, dict) or not found.keys() >= set(keys):
@@ -469,12 +471,12 @@ def _record(answer: Answer, path: str, keys: Collection[str] = ()) -> Record:
     return found
 
 
-def _strange(answer: Answer) -> TransientError:
+def _strange(answer: RestAnswer) -> TransientError:
     text = short(answer.body.decode("utf-8", "replace"))
     return TransientError(f"it answers nothing an ArchivesSpace would: {text}", where=answer.where)
 
 
-def fault(answer: Answer) -> StepError:
+def fault(answer: RestAnswer) -> StepError:
     """Return what an answer that is not a success means."""
     said = _said(answer)
     if answer.status == 403:
@@ -487,7 +489,7 @@ def fault(answer: Answer) -> StepError:
     return answer.fault(said)
 
 
-def _refused(answer: Answer, said: str) -> StepError:
+def _refused(answer: RestAnswer, said: str) -> StepError:
     """Return what a 400 means: something is there already, the database's trouble may pass, or neither."""
     told = _errors(answer)
     words = said.lower()
@@ -501,7 +503,7 @@ def _refused(answer: Answer, said: str) -> StepError:
     return answer.fault(said)
 
 
-def _errors(answer: Answer) -> dict[str, Any]:
+def _errors(answer: RestAnswer) -> dict[str, Any]:
     """Return ArchivesSpace's errors by field; {} where it has only words."""
     try:
         told = answer.json().get("error")
@@ -510,7 +512,7 @@ def _errors(answer: Answer) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-def _said(answer: Answer, secret: str = "") -> str:
+def _said(answer: RestAnswer, secret: str = "") -> str:
     """Return ArchivesSpace's own words about what was wrong; of a backtrace only its first line.
 
     Args:

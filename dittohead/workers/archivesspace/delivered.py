@@ -35,7 +35,7 @@ class PublishedFile:
     known_as: str  #: the object's record or identifier, where its maker says it
 
 
-class Chain(provenance.Chain):
+class DeliveredChain(provenance.Chain):
     """Follows what was delivered back through the steps that made it."""
 
     def copies(self, step: str) -> Iterator[tuple[bytes, DeliveredCopy]]:

@@ -13,9 +13,9 @@ from dittohead.model.records import Entry, Use
 from dittohead.model.text import display
 from dittohead.toolkit import natural_order
 from dittohead.workers.archivesspace import records
-from dittohead.workers.archivesspace.client import Client
+from dittohead.workers.archivesspace.client import ArchivesSpaceClient
 from dittohead.workers.archivesspace.component_names import Naming, text_of
-from dittohead.workers.archivesspace.delivered import Chain, DeliveredCopy, PublishedFile
+from dittohead.workers.archivesspace.delivered import DeliveredChain, DeliveredCopy, PublishedFile
 from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
 from dittohead.workers.archivesspace.preflight import FoundObject
 from dittohead.workers.archivesspace.records import Enumerations, Record
@@ -113,7 +113,7 @@ def wanted(
 
     Raises: ItemError: something belongs to no object.
     """
-    naming, chain = Naming(options, ctx.name), Chain(ctx)
+    naming, chain = Naming(options, ctx.name), DeliveredChain(ctx)
     result = [WantedRecord(found=one) for one in found]
     owners = {name: one for one in result for name in one.found.files or ()}
 
@@ -146,7 +146,7 @@ def wanted(
 
 def see_something(ctx: StepContext, options: ArchivesSpaceOptions) -> None:
     """See that each step that is named has something to be recorded. Blocking. Raises: ItemError."""
-    chain = Chain(ctx)
+    chain = DeliveredChain(ctx)
     for step in options.masters:
         if ctx.made_by(step) is not None and next(chain.copies(step), None) is None:
             raise _nothing(step, "masters", "has delivered no file of this folder", "delivered the masters")
@@ -184,7 +184,7 @@ def _page(naming: Naming, entry: Entry, identifier: str, copies: Iterable[Delive
 
 def _show(
     options: ArchivesSpaceOptions,
-    chain: Chain,
+    chain: DeliveredChain,
     result: list[WantedRecord],
     owner: Callable[[bytes], WantedRecord | None],
 ) -> None:
@@ -228,7 +228,7 @@ class RecordBefore:
 
 
 @dataclass(kw_only=True)
-class Difference:
+class ComponentDifference:
     """What the components of a digital object lack."""
 
     missing: list[tuple[ComponentFile, int | None]] = field(
@@ -241,13 +241,13 @@ class Difference:
 
 
 async def compare(
-    client: Client,
+    client: ArchivesSpaceClient,
     options: ArchivesSpaceOptions,
     known: Enumerations,
     of: WantedRecord,
     digital_object: str,
     former: Collection[str] = (),
-) -> Difference:
+) -> ComponentDifference:
     """Compare the components that are there with those that should be.
 
     Keeps little of each, so that ten thousand pages need little memory. A page that is there as an
@@ -258,7 +258,7 @@ async def compare(
     """
     by_id = {page.component_id: page for page in of.pages}
     by_former = {page.former_id: page for page in of.pages if page.former_id and page.former_id not in by_id}
-    found = Difference()
+    found = ComponentDifference()
     order: list[str] = []
     there: set[str] = set()
     renamed: dict[str, ComponentFile] = {}

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 from dittohead.model.errors import StepError
 from dittohead.workers.archivesspace import records
-from dittohead.workers.archivesspace.client import Client, opened
+from dittohead.workers.archivesspace.client import ArchivesSpaceClient, opened
 from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
 from dittohead.workers.archivesspace.preflight import (
     enumerations,
@@ -60,7 +60,7 @@ async def doctor(
         yield False, str(error)
 
 
-async def _values(client: Client) -> AsyncIterator[tuple[bool, str]]:
+async def _values(client: ArchivesSpaceClient) -> AsyncIterator[tuple[bool, str]]:
     """Say what the site's controlled lists have and lack."""
     options = client.options
     wanted = wanted_values(options, [records.kind_of(b"x.tif")])
@@ -75,7 +75,7 @@ async def _values(client: Client) -> AsyncIterator[tuple[bool, str]]:
             yield True, f"without it {better[value]}; if that matters, {where}"
 
 
-async def _sight(client: Client) -> tuple[bool, str]:
+async def _sight(client: ArchivesSpaceClient) -> tuple[bool, str]:
     """Say whether what is suppressed is seen: who is not shown it deletes links to it by saving."""
     try:
         shown = await client.see_all(may_set=False)

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 from dittohead import __version__
 from dittohead.model.errors import TransientError
-from dittohead.workers.archivesspace.client import Client, Taken, number_of
+from dittohead.workers.archivesspace.client import ArchivesSpaceClient, Taken, number_of
 from dittohead.workers.archivesspace.diff import WantedRecord
 from dittohead.workers.archivesspace.preflight import AGENT as NAME
 from dittohead.workers.archivesspace.preflight import EVENT_TYPES, find_agent
 from dittohead.workers.archivesspace.records import Record, digest
-from dittohead.workers.archivesspace.write import Writer
+from dittohead.workers.archivesspace.write import ArchivesSpaceWriter
 
 #: What `external_ids` of our events say they come from.
 SOURCE = "dittohead"
@@ -19,7 +19,7 @@ SOURCE = "dittohead"
 _ROUNDS = 4
 
 
-async def record(recording: Writer, of: WantedRecord) -> None:
+async def record(recording: ArchivesSpaceWriter, of: WantedRecord) -> None:
     """Record the events about a digital object that are not there yet."""
     client, ctx = recording.client, recording.ctx
     agent = ""
@@ -44,7 +44,7 @@ async def record(recording: Writer, of: WantedRecord) -> None:
             raise TransientError("its events cannot be recorded", where=of.found.digital_object)
 
 
-async def recorded(client: Client, digital_object: str) -> dict[str, str]:
+async def recorded(client: ArchivesSpaceClient, digital_object: str) -> dict[str, str]:
     """Return the uris of our events about a digital object, by their keys."""
     object_ = await client.get(digital_object)
     numbers = [number_of(one["ref"]) for one in object_.get("linked_events", ())]
@@ -56,7 +56,7 @@ async def recorded(client: Client, digital_object: str) -> dict[str, str]:
     }
 
 
-async def _created(client: Client, path: str, body: Record) -> bool:
+async def _created(client: ArchivesSpaceClient, path: str, body: Record) -> bool:
     try:
         await client.create(path, body)
     except Taken:  # another created the agent at the same time
@@ -88,7 +88,7 @@ def _event(type_: str, key: str, agent: str, of: WantedRecord, at: float) -> Rec
     }
 
 
-async def _agent(recording: Writer) -> str:
+async def _agent(recording: ArchivesSpaceWriter) -> str:
     """Return the uri of the agent that this version of dittohead is; created where it is not there."""
     name = {
         "jsonmodel_type": "name_software",

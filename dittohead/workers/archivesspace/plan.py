@@ -9,7 +9,7 @@ from typing import Literal
 from dittohead.contract.worker import Planned
 from dittohead.model.text import display
 from dittohead.workers.archivesspace import diff, records
-from dittohead.workers.archivesspace.client import Client
+from dittohead.workers.archivesspace.client import ArchivesSpaceClient
 from dittohead.workers.archivesspace.diff import WantedRecord
 from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
 from dittohead.workers.archivesspace.records import Enumerations
@@ -17,7 +17,10 @@ from dittohead.workers.archivesspace.write import CHUNK
 
 
 async def plan(
-    client: Client, options: ArchivesSpaceOptions, known: Enumerations, wanted: Sequence[WantedRecord]
+    client: ArchivesSpaceClient,
+    options: ArchivesSpaceOptions,
+    known: Enumerations,
+    wanted: Sequence[WantedRecord],
 ) -> AsyncIterator[Planned]:
     """Yield every record that would be created, changed or kept, and by which call.
 
@@ -33,7 +36,7 @@ async def plan(
 
 
 async def _object(
-    client: Client, options: ArchivesSpaceOptions, known: Enumerations, of: WantedRecord
+    client: ArchivesSpaceClient, options: ArchivesSpaceOptions, known: Enumerations, of: WantedRecord
 ) -> AsyncIterator[Planned]:
     found = of.found
     name = f"digital object {found.digital_object_id}"
@@ -66,7 +69,7 @@ async def _object(
 
 
 async def _components(
-    client: Client, options: ArchivesSpaceOptions, known: Enumerations, of: WantedRecord
+    client: ArchivesSpaceClient, options: ArchivesSpaceOptions, known: Enumerations, of: WantedRecord
 ) -> AsyncIterator[Planned]:
     if of.found.each:
         return

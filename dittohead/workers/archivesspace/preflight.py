@@ -17,7 +17,7 @@ from dittohead.model.errors import ItemError, StepError, TargetError, ungrouped
 from dittohead.system.threads import in_thread
 from dittohead.toolkit import natural_order
 from dittohead.workers.archivesspace import copied_fields, description, records
-from dittohead.workers.archivesspace.client import Client, Record, bare_ark
+from dittohead.workers.archivesspace.client import ArchivesSpaceClient, Record, bare_ark
 from dittohead.workers.archivesspace.component_names import Naming, some_of
 from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
 from dittohead.workers.archivesspace.records import (
@@ -96,7 +96,7 @@ def permission(name: str) -> str:
     return f'{name} ("{_SHOWN_AS[name]}")' if name in _SHOWN_AS else name
 
 
-async def missing_agent(client: Client, options: ArchivesSpaceOptions) -> str:
+async def missing_agent(client: ArchivesSpaceClient, options: ArchivesSpaceOptions) -> str:
     """Return what keeps events from having their agent; "" for nothing."""
     if options.agent:
         there = await client.find(options.agent)
@@ -110,7 +110,7 @@ async def missing_agent(client: Client, options: ArchivesSpaceOptions) -> str:
     )
 
 
-async def find_agent(client: Client) -> str:
+async def find_agent(client: ArchivesSpaceClient) -> str:
     """Return the uri of the agent that this version of dittohead is; "" when there is none."""
     page = last = 1
     while page <= last:
@@ -146,7 +146,7 @@ def wanted_values(
     return {name: values for name, values in wanted.items() if values}
 
 
-async def enumerations(client: Client, names: Collection[str]) -> dict[str, frozenset[str]]:
+async def enumerations(client: ArchivesSpaceClient, names: Collection[str]) -> dict[str, frozenset[str]]:
     """Return the values of controlled lists that can be used; nothing for a list that does not exist."""
     found = {}
     for name in sorted(names):
@@ -157,7 +157,9 @@ async def enumerations(client: Client, names: Collection[str]) -> dict[str, froz
     return found
 
 
-async def examine(ctx: StepContext, options: ArchivesSpaceOptions, client: Client) -> dict[str, Any]:
+async def examine(
+    ctx: StepContext, options: ArchivesSpaceOptions, client: ArchivesSpaceClient
+) -> dict[str, Any]:
     """Return the facts of a folder as JSON: its objects as they are known, and the controlled values.
 
     Args:
@@ -223,7 +225,7 @@ def _survey(
     return objects, ids, kinds
 
 
-async def _misspelt(client: Client, archival: Iterable[Record]) -> list[str]:
+async def _misspelt(client: ArchivesSpaceClient, archival: Iterable[Record]) -> list[str]:
     """Return the archival objects that the site would not save, for their titles' markup.
 
     Older ones, before 4.2.0, take and hold any.
@@ -255,7 +257,7 @@ def _hidden(ctx: StepContext, options: ArchivesSpaceOptions, described: Describe
 
 
 async def _archival_objects(
-    client: Client, options: ArchivesSpaceOptions, wanted: Sequence[str]
+    client: ArchivesSpaceClient, options: ArchivesSpaceOptions, wanted: Sequence[str]
 ) -> dict[str, Record]:
     """Return the one archival object of each identifier. Raises: ItemError: naming all that have not one."""
     hits: dict[str, dict[str, Record]] = {key: {} for key in wanted}
@@ -291,7 +293,7 @@ def _arks(ark: str) -> list[str]:
     return list(dict.fromkeys([ark, bare, f"https://n2t.net/{bare}", f"http://n2t.net/{bare}"]))
 
 
-async def _read(client: Client, uris: Sequence[str]) -> dict[str, Record]:
+async def _read(client: ArchivesSpaceClient, uris: Sequence[str]) -> dict[str, Record]:
     """Return archival objects with what they refer to."""
     turn = asyncio.Semaphore(_AT_ONCE)
     query = [("resolve[]", name) for name in description.RESOLVED]
@@ -309,7 +311,7 @@ async def _read(client: Client, uris: Sequence[str]) -> dict[str, Record]:
 class _Objects:
     """The digital objects that are there already, and what is wrong with them."""
 
-    def __init__(self, client: Client, options: ArchivesSpaceOptions) -> None:
+    def __init__(self, client: ArchivesSpaceClient, options: ArchivesSpaceOptions) -> None:
         self._client, self._options = client, options
         self.problems: list[str] = []
 

@@ -8,7 +8,7 @@ from typing import Any
 from dittohead.contract.worker import UndoContext
 from dittohead.model.errors import TargetError
 from dittohead.workers.archivesspace import events, records
-from dittohead.workers.archivesspace.client import Client
+from dittohead.workers.archivesspace.client import ArchivesSpaceClient
 from dittohead.workers.archivesspace.preflight import permission
 from dittohead.workers.archivesspace.records import Record
 
@@ -18,10 +18,10 @@ _DELETE = "delete_archival_record"
 _DELETE_EVENT = "delete_event_record"
 
 
-class Undo:
+class ArchivesSpaceUndo:
     """One undoing of one step of one job."""
 
-    def __init__(self, ctx: UndoContext, client: Client, lines: Sequence[Line]) -> None:
+    def __init__(self, ctx: UndoContext, client: ArchivesSpaceClient, lines: Sequence[Line]) -> None:
         self._ctx, self._client = ctx, client
         self._lines = [line for line in lines if "do" in line]
         #: What components and digital objects were when they were created, by what names them.

@@ -10,11 +10,11 @@ from yarl import URL
 from dittohead.contract.worker import VerifyContext
 from dittohead.model.errors import ItemError, StepError, TransientError
 from dittohead.model.records import Location, Use
-from dittohead.toolkit.rest import Answer, Rest, RestSite, connected
+from dittohead.toolkit.rest import Rest, RestAnswer, RestSite, connected
 from dittohead.workers.archivesspace import diff, records
-from dittohead.workers.archivesspace.client import Client, number_of
+from dittohead.workers.archivesspace.client import ArchivesSpaceClient, number_of
 from dittohead.workers.archivesspace.delivered import PublishedFile
-from dittohead.workers.archivesspace.diff import Difference, WantedRecord
+from dittohead.workers.archivesspace.diff import ComponentDifference, WantedRecord
 from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
 from dittohead.workers.archivesspace.records import Enumerations, Record
 
@@ -66,11 +66,11 @@ async def _fetch(options: ArchivesSpaceOptions, shown: PublishedFile) -> None:
         raise TransientError("what is there is not what was made", where=shown.uri, hint=hint)
 
 
-async def _got(rest: Rest, uri: str) -> Answer:
+async def _got(rest: Rest, uri: str) -> RestAnswer:
     return await rest.send("GET", uri, headers={"Accept": "*/*"})
 
 
-def _next(uri: str, answer: Answer) -> str:
+def _next(uri: str, answer: RestAnswer) -> str:
     target = answer.headers.get("Location", "")
     try:
         joined = str(URL(uri, encoded=True).join(URL(target)))
@@ -85,7 +85,11 @@ def _next(uri: str, answer: Answer) -> str:
 
 
 async def read_back(
-    client: Client, options: ArchivesSpaceOptions, known: Enumerations, of: WantedRecord, found: Difference
+    client: ArchivesSpaceClient,
+    options: ArchivesSpaceOptions,
+    known: Enumerations,
+    of: WantedRecord,
+    found: ComponentDifference,
 ) -> list[Location]:
     """Read what was recorded for an object once more, and return where it is.
 
@@ -112,7 +116,7 @@ async def read_back(
     return made
 
 
-def _object_location(client: Client, of: WantedRecord, object_: Record) -> Location:
+def _object_location(client: ArchivesSpaceClient, of: WantedRecord, object_: Record) -> Location:
     """Return where a digital object is; one for a single file stands for that file."""
     if of.found.each and of.pages:
         return _location(client, object_, records.fixity(_as_component(object_)), path=of.pages[0].path)
@@ -123,11 +127,13 @@ def _as_component(object_: Record) -> Record:
     return object_ | {"component_id": object_["digital_object_id"]}
 
 
-def _changed(client: Client, uri: str) -> TransientError:
+def _changed(client: ArchivesSpaceClient, uri: str) -> TransientError:
     return TransientError("what was recorded was changed by others meanwhile", where=client.shown(uri))
 
 
-def _location(client: Client, record: Record, sha256: str, *, path: bytes = b"", part: str = "") -> Location:
+def _location(
+    client: ArchivesSpaceClient, record: Record, sha256: str, *, path: bytes = b"", part: str = ""
+) -> Location:
     fragment = "#" + quote(part, safe="") if part else ""
     return Location(
         uri=client.shown(record["uri"]) + fragment,
@@ -148,7 +154,7 @@ def _version(version: Record) -> str:
 # -- verify ----------------------------------------------------------------------------------
 
 
-async def verify(ctx: VerifyContext, client: Client) -> None:
+async def verify(ctx: VerifyContext, client: ArchivesSpaceClient) -> None:
     """Compare each recorded location with what is there now, and report it."""
     locations = ctx.locations()
     while some := _lot(locations):
@@ -168,7 +174,7 @@ async def verify(ctx: VerifyContext, client: Client) -> None:
             ctx.report(not problem, location.uri, problem)
 
 
-async def _sees_all(client: Client) -> bool:
+async def _sees_all(client: ArchivesSpaceClient) -> bool:
     try:
         return await client.see_all(may_set=False)
     except StepError:
@@ -185,11 +191,11 @@ def _lot(locations: Iterator[Location]) -> list[Location]:
     return found
 
 
-def _uri(client: Client, location: Location) -> str:
+def _uri(client: ArchivesSpaceClient, location: Location) -> str:
     return location.uri.removeprefix(client.shown("")).partition("#")[0]
 
 
-async def _read(client: Client, some: Sequence[Location]) -> dict[str, Record]:
+async def _read(client: ArchivesSpaceClient, some: Sequence[Location]) -> dict[str, Record]:
     there: dict[str, Record] = {}
     numbers: dict[str, list[int]] = {}
     for uri in dict.fromkeys(_uri(client, location) for location in some):

@@ -31,8 +31,8 @@ from dittohead.workers.archivesspace.client import opened
 from dittohead.workers.archivesspace.diff import WantedRecord
 from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
 from dittohead.workers.archivesspace.preflight import FoundObject
-from dittohead.workers.archivesspace.undo import Undo
-from dittohead.workers.archivesspace.write import WriteCounts, Writer, head_of
+from dittohead.workers.archivesspace.undo import ArchivesSpaceUndo
+from dittohead.workers.archivesspace.write import ArchivesSpaceWriter, WriteCounts, head_of
 
 
 class ArchivesSpaceWorker(Worker[ArchivesSpaceOptions]):
@@ -96,7 +96,7 @@ class ArchivesSpaceWorker(Worker[ArchivesSpaceOptions]):
         try:
             async with opened(options, ctx.secret) as client:
                 known = diff.of_mapping(facts["enumerations"])
-                recording = Writer(ctx, options, client, notes, known)
+                recording = ArchivesSpaceWriter(ctx, options, client, notes, known)
                 for of, difference in await recording.record(wanted):
                     if options.events:
                         await events.record(recording, of)
@@ -117,7 +117,7 @@ class ArchivesSpaceWorker(Worker[ArchivesSpaceOptions]):
         if not lines:
             return
         async with opened(options, ctx.secret) as client:
-            await Undo(ctx, client, lines).run()
+            await ArchivesSpaceUndo(ctx, client, lines).run()
 
 
 def _result(

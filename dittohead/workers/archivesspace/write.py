@@ -12,9 +12,14 @@ from dittohead.model.errors import ItemError, StepError, TransientError
 from dittohead.system.threads import in_thread
 from dittohead.workers.archivesspace import diff, records
 from dittohead.workers.archivesspace import intent_log as ledgers
-from dittohead.workers.archivesspace.client import Client, Taken
+from dittohead.workers.archivesspace.client import ArchivesSpaceClient, Taken
 from dittohead.workers.archivesspace.component_names import some_of
-from dittohead.workers.archivesspace.diff import ComponentFile, Difference, RecordBefore, WantedRecord
+from dittohead.workers.archivesspace.diff import (
+    ComponentDifference,
+    ComponentFile,
+    RecordBefore,
+    WantedRecord,
+)
 from dittohead.workers.archivesspace.intent_log import RecordIntentLog
 from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
 from dittohead.workers.archivesspace.records import Record
@@ -60,14 +65,14 @@ def head_of(
     }
 
 
-class Writer:
+class ArchivesSpaceWriter:
     """One try of recording one folder's objects."""
 
     def __init__(
         self,
         ctx: StepContext,
         options: ArchivesSpaceOptions,
-        client: Client,
+        client: ArchivesSpaceClient,
         ledger: RecordIntentLog,
         known: Mapping[str, frozenset[str]],
     ) -> None:
@@ -83,7 +88,7 @@ class Writer:
         await in_thread(lambda _: self._ledger.note(**fields))
         await self.ctx.fence()
 
-    async def record(self, wanted: Sequence[WantedRecord]) -> list[tuple[WantedRecord, Difference]]:
+    async def record(self, wanted: Sequence[WantedRecord]) -> list[tuple[WantedRecord, ComponentDifference]]:
         """Record all objects; return them with what was written, as it is there now."""
         self._total = sum(len(one.pages) + 2 for one in wanted)
         for one in wanted:
@@ -93,7 +98,7 @@ class Writer:
             return await self._each(wanted)
         return [await self._object(one) for one in wanted]
 
-    async def _each(self, wanted: Sequence[WantedRecord]) -> list[tuple[WantedRecord, Difference]]:
+    async def _each(self, wanted: Sequence[WantedRecord]) -> list[tuple[WantedRecord, ComponentDifference]]:
         """Record a digital object for each file; each archival object is saved once for all of its own."""
         links: dict[str, list[str]] = {}
         for of in wanted:
@@ -105,7 +110,7 @@ class Writer:
         for of in wanted:
             await self._access(of, self._before.access.get(of.found.digital_object_id, {}))
             self._progress(2)
-        return [(of, Difference()) for of in wanted]
+        return [(of, ComponentDifference()) for of in wanted]
 
     async def _see_still(self, of: WantedRecord) -> None:
         """See that what was looked up before the first step is still so: days may lie between.
@@ -135,7 +140,7 @@ class Writer:
         self._steps += number
         self.ctx.progress(min(self._steps, self._total), self._total, _UNIT)
 
-    async def _object(self, of: WantedRecord) -> tuple[WantedRecord, Difference]:
+    async def _object(self, of: WantedRecord) -> tuple[WantedRecord, ComponentDifference]:
         uri = await self._digital_object(of)
         of.found = replace(of.found, digital_object=uri)
         self._progress()
@@ -301,7 +306,7 @@ class Writer:
 
     # -- components --------------------------------------------------------------------------
 
-    async def _components(self, of: WantedRecord) -> Difference:
+    async def _components(self, of: WantedRecord) -> ComponentDifference:
         """Create what is missing, in order, and bring up what differs; look again until nothing does."""
         kept: int | None = None
         uri = of.found.digital_object

@@ -22,7 +22,7 @@ from dittohead.toolkit.bagit.manifests import Manifest
 from dittohead.toolkit.faulty_files import FaultyFiles
 from dittohead.workers.bag import declaration
 from dittohead.workers.bag.declaration import Declaration, Malformed
-from dittohead.workers.bag.index import File, Index
+from dittohead.workers.bag.index import BagFile, Index
 
 _DECLARATION, _FETCH = b"bagit.txt", b"fetch.txt"
 _INFO = (b"bag-info.txt", b"package-info.txt")  # the second until 0.95
@@ -35,7 +35,7 @@ _JUNK = re.compile(rb"(?:.*/)?(?:\.DS_Store|Thumbs\.db|desktop\.ini|\._[^/]*)")
 _MOST_TWINS = 10_000
 
 
-class Findings:
+class BagFindings:
     """What is wrong with a bag, and what is only odd; each also goes to `say` at once."""
 
     def __init__(self, say: Callable[[str], None] = lambda line: None) -> None:
@@ -85,10 +85,10 @@ _DIFFERING = 100
 _READERS = 2
 
 
-class Check:
+class BagCheck:
     """One check of one bag. Blocking; `run` it in a thread."""
 
-    def __init__(self, source: Inputs, index: Index, findings: Findings, stop: Stop) -> None:
+    def __init__(self, source: Inputs, index: Index, findings: BagFindings, stop: Stop) -> None:
         self.bag = Bag()
         self.progress: Callable[[int], None] = lambda size: None  #: told how many bytes were read
         self._source, self._index, self._findings, self._stop = source, index, findings, stop
@@ -131,7 +131,7 @@ class Check:
             self._stop.check()
             yield entry
 
-    def _files(self) -> Iterator[File]:
+    def _files(self) -> Iterator[BagFile]:
         alike = folding.Alike()
         for entry in self._entries():
             if entry.is_dir or not entry.path.startswith(self._prefix):
@@ -140,7 +140,7 @@ class Check:
             if not path.startswith(b"data/"):
                 self.bag.tag_files.append(path)
             alike.add(entry)
-            yield File(path=path, size=entry.size, sha256=bytes.fromhex(entry.sha256))
+            yield BagFile(path=path, size=entry.size, sha256=bytes.fromhex(entry.sha256))
         for group in alike.groups(self._source.entries()):
             names = ", ".join(display(path) for path in group[1:])
             self._findings.warning(group[0], f"on some file systems this is the same name as {names}")
@@ -212,7 +212,7 @@ class Check:
         if marked:
             self._findings.warning(one.path, "asterisks stand before its paths, as md5sum writes them")
 
-    def _list(self, number: int, one: Manifest, line: manifests.Line) -> None:
+    def _list(self, number: int, one: Manifest, line: manifests.ManifestLine) -> None:
         where = f"line {line.number} of {display(one.path)}"
         if reason := manifests.outside(line.path):
             self._findings.error(line.path, f"{where} lists it, and {reason}: it would lie outside the bag")
@@ -306,7 +306,7 @@ class Check:
                 digest, size = files.sha256_fd(fd, files.hash_buffer(), self._read)
         except (OSError, ItemError):
             return False
-        self._index.add_files([File(path=path, size=size, sha256=bytes.fromhex(digest))])
+        self._index.add_files([BagFile(path=path, size=size, sha256=bytes.fromhex(digest))])
         return True
 
     def _read(self, size: int) -> None:
@@ -355,7 +355,7 @@ class Check:
                     self._findings.differs(self._prefix + file.path)
                     self._findings.error(file.path, f"its {one.called} is not what {display(one.path)} says")
 
-    def _digests(self, one: tuple[File, dict[int, bytes]]) -> dict[str, bytes]:
+    def _digests(self, one: tuple[BagFile, dict[int, bytes]]) -> dict[str, bytes]:
         """Return the digests of a file that its manifests want. In one of the threads that read."""
         self._stop.check()
         file, listed = one

@@ -23,7 +23,7 @@ _TABLES = """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class File:
+class BagFile:
     """A file of the bag."""
 
     path: bytes  #: within the bag
@@ -54,7 +54,7 @@ class Index:
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
 
-    def add_files(self, files: Iterable[File]) -> None:
+    def add_files(self, files: Iterable[BagFile]) -> None:
         """Note files of the bag; those below data/ are its payload."""
         rows = ((one.path, one.size, one.sha256, one.path.startswith(b"data/")) for one in files)
         self._many("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?)", rows)
@@ -144,24 +144,24 @@ class Index:
         rows = self._db.execute("SELECT manifest, digest FROM listed WHERE path = ?", (path,))
         return {int(manifest): bytes(digest) for manifest, digest in rows}
 
-    def files(self) -> Iterator[File]:
+    def files(self) -> Iterator[BagFile]:
         """Yield the files of the bag, by path."""
         rows = self._db.execute("SELECT path, size, sha256 FROM file ORDER BY path")
-        return (File(path=bytes(path), size=size, sha256=bytes(digest)) for path, size, digest in rows)
+        return (BagFile(path=bytes(path), size=size, sha256=bytes(digest)) for path, size, digest in rows)
 
-    def to_compare(self) -> Iterator[tuple[File, dict[int, bytes]]]:
+    def to_compare(self) -> Iterator[tuple[BagFile, dict[int, bytes]]]:
         """Yield each file that is there and listed, with the digests of its manifests, by path."""
         rows = self._db.execute(
             "SELECT path, size, sha256, manifest, digest FROM file JOIN listed USING (path)"
             " ORDER BY path, manifest"
         )
-        held: File | None = None
+        held: BagFile | None = None
         digests: dict[int, bytes] = {}
         for path, size, sha256, manifest, digest in rows:
             if held is None or held.path != path:
                 if held is not None:
                     yield held, digests
-                held, digests = File(path=bytes(path), size=size, sha256=bytes(sha256)), {}
+                held, digests = BagFile(path=bytes(path), size=size, sha256=bytes(sha256)), {}
             digests[int(manifest)] = bytes(digest)
         if held is not None:
             yield held, digests

@@ -21,7 +21,7 @@ class BadProfile(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Profile:
+class BagProfile:
     """A profile, as its JSON has it."""
 
     identifier: str
@@ -33,7 +33,7 @@ class Profile:
             yield from check(self.rules, bag)
 
 
-def read(path: Path) -> Profile:
+def read(path: Path) -> BagProfile:
     """Return the profile in a file. Raises: BadProfile: it is not one; OSError."""
     with path.open("rb") as file:
         data = file.read(_LARGEST + 1)
@@ -49,7 +49,7 @@ def read(path: Path) -> Profile:
     for key, kind in _KINDS.items():
         if key in rules and not isinstance(rules[key], kind):
             raise BadProfile(f"{key} is not {'a list' if kind is list else 'an object'}")
-    return Profile(identifier=str(about.get("BagIt-Profile-Identifier", "")), rules=rules)
+    return BagProfile(identifier=str(about.get("BagIt-Profile-Identifier", "")), rules=rules)
 
 
 _KINDS: dict[str, type] = {

@@ -19,9 +19,9 @@ from dittohead.model.records import Output
 from dittohead.model.text import counted
 from dittohead.system import files
 from dittohead.system.threads import Stop, in_thread
-from dittohead.toolkit.bagit.making import Folder, Made, Making, Place, Tar, Zip
+from dittohead.toolkit.bagit.making import BagFolder, BagPlace, BagTar, BagZip, MadeBag, Making
 from dittohead.workers.bag import profile
-from dittohead.workers.bag.check import Bag, Check, Findings
+from dittohead.workers.bag.check import Bag, BagCheck, BagFindings
 from dittohead.workers.bag.index import Index
 from dittohead.workers.bag.options import BagOptions
 
@@ -119,7 +119,7 @@ def _archive(ctx: StepContext, options: BagOptions) -> bytes:
     return os.fsencode(f"{ctx.name}.{options.form}")
 
 
-def _checked(ctx: StepContext, options: BagOptions, stop: Stop) -> tuple[Bag, Findings]:
+def _checked(ctx: StepContext, options: BagOptions, stop: Stop) -> tuple[Bag, BagFindings]:
     done, lock = 0, threading.Lock()
 
     def progress(size: int) -> None:  # in any of the threads that read
@@ -129,9 +129,9 @@ def _checked(ctx: StepContext, options: BagOptions, stop: Stop) -> tuple[Bag, Fi
         ctx.progress(done, ctx.source.size, "bytes")
 
     with open(ctx.log_file(), "a", encoding="utf-8", errors="backslashreplace") as log:
-        findings = Findings(lambda line: print(line, file=log))
+        findings = BagFindings(lambda line: print(line, file=log))
         with Index(ctx.work / ".index.tmp") as index:
-            check = Check(ctx.source, index, findings, stop)
+            check = BagCheck(ctx.source, index, findings, stop)
             check.progress = progress
             bag = check.run()
         if options.profile is not None and bag.declaration is not None:
@@ -140,7 +140,7 @@ def _checked(ctx: StepContext, options: BagOptions, stop: Stop) -> tuple[Bag, Fi
     return bag, findings
 
 
-def _profile(path: Path) -> profile.Profile:
+def _profile(path: Path) -> profile.BagProfile:
     try:
         return profile.read(path)
     except profile.BadProfile as error:
@@ -153,7 +153,7 @@ class _Maker:
     def __init__(self, ctx: StepContext, options: BagOptions, stop: Stop) -> None:
         self._ctx, self._options, self._stop = ctx, options, stop
 
-    def made(self, outputs: list[Output]) -> Made:
+    def made(self, outputs: list[Output]) -> MadeBag:
         """Make the bag again from the beginning, and read back what was written.
 
         Args:
@@ -167,7 +167,7 @@ class _Maker:
         making.progress = lambda done: self._ctx.progress(done, self._ctx.source.size, "bytes")
         if self._options.form == "folder":
             making.put = outputs.append
-            made = making.run(Folder(self._ctx.work), self._info)
+            made = making.run(BagFolder(self._ctx.work), self._info)
             files.sync_filesystem(self._ctx.work)
             for output in outputs:
                 self._read_back(output)
@@ -182,16 +182,16 @@ class _Maker:
         return made
 
     @contextlib.contextmanager
-    def _place(self, path: Path) -> Iterator[Place]:
+    def _place(self, path: Path) -> Iterator[BagPlace]:
         top = os.fsencode(self._ctx.name)
         with files.durable_file(path) as file:
             if self._options.form == "tar":
-                tar = Tar(file, top)
+                tar = BagTar(file, top)
                 yield tar
                 tar.end()
             else:
                 with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                    yield Zip(archive, top)
+                    yield BagZip(archive, top)
 
     def _read_back(self, output: Output) -> None:
         self._stop.check()
@@ -200,7 +200,7 @@ class _Maker:
         if digest != output.sha256:
             raise ItemError("this file reads back with other bytes than were written", where=str(output.path))
 
-    def _info(self, made: Made) -> Sequence[tuple[str, str]]:
+    def _info(self, made: MadeBag) -> Sequence[tuple[str, str]]:
         own = {label.lower() for label in self._options.info}
         at = datetime.fromtimestamp(self._ctx.claimed_at, UTC).date().isoformat()
         known = self._ctx.described().objects

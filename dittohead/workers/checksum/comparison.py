@@ -12,7 +12,7 @@ from dittohead.model.errors import ItemError
 from dittohead.model.text import display
 from dittohead.system import files
 from dittohead.toolkit import checksum_lists
-from dittohead.toolkit.checksum_lists import ChecksumList, Unreadable
+from dittohead.toolkit.checksum_lists import ChecksumList, UnreadableList
 from dittohead.toolkit.faulty_files import FaultyFiles
 
 #: How lists are called, in small letters; within any folder.
@@ -78,7 +78,7 @@ def _read(source: Inputs, path: bytes) -> ChecksumList:
         raise ItemError("this list of checksums is too large", where=display(path), hint=hint)
     try:
         return checksum_lists.parsed(data, path.rpartition(b"/")[2].rpartition(b".")[0])
-    except Unreadable as error:
+    except UnreadableList as error:
         what = f"this list of checksums cannot be read: {error}"
         raise ItemError(what, where=display(path), hint=hint) from error
 

@@ -22,7 +22,7 @@ MOST = 128 << 20
 _DEEPEST = 100
 
 
-class Unreadable(Exception):
+class UnreadableMets(Exception):
     """It is not a readable METS file; says why."""
 
 
@@ -39,7 +39,7 @@ def read(data: bytes) -> Mets:
     """Return what a METS file says. Raises: Unreadable."""
     root = _parsed(data)
     if root.tag != f"{{{METS}}}mets":
-        raise Unreadable(f"its root is {root.tag}, and not METS")
+        raise UnreadableMets(f"its root is {root.tag}, and not METS")
     record = root.find(f".//{{{METS}}}dmdSec//{{{MARC}}}record")
     return Mets(
         object_id=root.get("OBJID", "").strip(),
@@ -70,7 +70,7 @@ def _parsed(data: bytes) -> Element:
         nonlocal depth
         depth += 1
         if depth > _DEEPEST:
-            raise Unreadable("its elements are nested too deeply")
+            raise UnreadableMets("its elements are nested too deeply")
         builder.start(_clark(name), {_clark(key): text for key, text in attributes.items()})
 
     def end(name: str) -> None:
@@ -79,7 +79,7 @@ def _parsed(data: bytes) -> Element:
         builder.end(_clark(name))
 
     def refuse(*_: object) -> None:
-        raise Unreadable("it has a document type, which could define entities")
+        raise UnreadableMets("it has a document type, which could define entities")
 
     parser = expat.ParserCreate(namespace_separator="}")
     parser.buffer_text = True
@@ -90,7 +90,7 @@ def _parsed(data: bytes) -> Element:
         parser.Parse(data, True)
         return builder.close()
     except (expat.ExpatError, LookupError, ValueError, AssertionError) as error:
-        raise Unreadable(f"it is not XML ({error})") from None
+        raise UnreadableMets(f"it is not XML ({error})") from None
 
 
 def _clark(name: str) -> str:

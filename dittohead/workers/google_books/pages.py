@@ -21,7 +21,7 @@ _WORDS = {"image": "image", "text": "text", "hocr": "hOCR"}
 
 
 @dataclass(kw_only=True)
-class Page:
+class VolumePage:
     """One page's files; None where there is none."""
 
     name: str  #: eight digits
@@ -34,7 +34,7 @@ class Page:
 class Volume:
     """What a volume's files are."""
 
-    pages: list[Page] = field(default_factory=list)  #: in the order of their numbers
+    pages: list[VolumePage] = field(default_factory=list)  #: in the order of their numbers
     mets: list[Output] = field(default_factory=list)
     twice: list[bytes] = field(default_factory=list)  #: second images of a page
     others: list[Output] = field(default_factory=list)  #: what is none of these
@@ -42,11 +42,11 @@ class Volume:
     @classmethod
     def of(cls, outputs: Iterable[Output]) -> Volume:
         """Sort a volume's files."""
-        volume, pages = cls(), dict[str, Page]()
+        volume, pages = cls(), dict[str, VolumePage]()
         for output in outputs:
             found = _PAGE.fullmatch(output.path)
             if found is not None:
-                page = pages.setdefault(found[1].decode(), Page(name=found[1].decode()))
+                page = pages.setdefault(found[1].decode(), VolumePage(name=found[1].decode()))
                 kind = _KIND[found[2]]
                 if getattr(page, kind) is not None:
                     volume.twice.append(output.path)

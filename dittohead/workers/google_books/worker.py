@@ -22,7 +22,7 @@ from dittohead.toolkit import checksum_lists
 from dittohead.toolkit.result_cache import keep_only, name_digest
 from dittohead.workers.google_books import mets
 from dittohead.workers.google_books.options import GoogleBooksOptions
-from dittohead.workers.google_books.pages import Page, Volume
+from dittohead.workers.google_books.pages import Volume, VolumePage
 
 #: Raised when the same volume and options make other files than before.
 _VERSION = "1"
@@ -157,7 +157,7 @@ class _Reading:
             raise self._fault(f"the volume has no {self.options.checksums}", hint + _AGAIN)
         try:
             listed = checksum_lists.parsed(self._read(listing))
-        except checksum_lists.Unreadable as error:
+        except checksum_lists.UnreadableList as error:
             raise self._fault(f"{self.options.checksums} cannot be read: {error}") from None
         if listed.algorithm != "md5":
             raise self._fault(f"{self.options.checksums} holds no MD5 digests")
@@ -180,7 +180,7 @@ class _Reading:
         (output,) = volume.mets
         try:
             read = mets.read(self._read(output, mets.MOST))
-        except mets.Unreadable as error:
+        except mets.UnreadableMets as error:
             raise self._fault(f"{visible(display(output.path))} cannot be read: {error}") from None
         return display(output.path).removesuffix(".xml"), read
 
@@ -233,7 +233,7 @@ class _Reading:
             yield json.dumps(line, ensure_ascii=False).encode() + b"\n"
             self.ctx.progress(done, len(volume.pages), "pages")
 
-    def _text(self, page: Page) -> _Text:
+    def _text(self, page: VolumePage) -> _Text:
         data = b"" if page.text is None else self._read(page.text)
         try:
             return _Text(page=page.name, text=data.decode("utf-8"), is_utf8=True)

@@ -60,7 +60,7 @@ class Conditions(BaseModel):
         return "; ".join(parts)
 
 
-class Rule(Conditions):
+class FormatRule(Conditions):
     """One rule; all that it names must fit."""
 
     then: Decision = Field(
@@ -80,14 +80,14 @@ class Rule(Conditions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class FormatVerdict:
     """What is to become of a file, and by which rule."""
 
     then: Decision
     rule: str
 
 
-def verdict(rules: Sequence[Rule], default: Decision, path: bytes, found: Identified) -> Verdict:
+def verdict(rules: Sequence[FormatRule], default: Decision, path: bytes, found: Identified) -> FormatVerdict:
     """Return what the policy says of a file: by the first rule that fits.
 
     Args:
@@ -96,8 +96,8 @@ def verdict(rules: Sequence[Rule], default: Decision, path: bytes, found: Identi
     """
     for number, rule in enumerate(rules, 1):
         if rule.fits(path, found):
-            return Verdict(then=rule.then, rule=f"rule {number} ({rule})")
-    return Verdict(then=default, rule="default")
+            return FormatVerdict(then=rule.then, rule=f"rule {number} ({rule})")
+    return FormatVerdict(then=default, rule="default")
 
 
 def _extension(path: bytes) -> str:

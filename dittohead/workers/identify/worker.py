@@ -36,7 +36,7 @@ from dittohead.system.process import environment
 from dittohead.system.threads import in_thread
 from dittohead.toolkit.faulty_files import FaultyFiles
 from dittohead.toolkit.runners import Renewed
-from dittohead.workers.identify.policy import Decision, Rule, Verdict, verdict
+from dittohead.workers.identify.policy import Decision, FormatRule, FormatVerdict, verdict
 from dittohead.workers.identify.process import About, Identified, Identifier, as_dict
 from dittohead.workers.identify.wellformed import Check, Checker, Judged
 
@@ -67,7 +67,7 @@ class IdentifyOptions(Options):
 
     format: Literal["json", "csv"] = Field("json", description="How the list of formats is written.")
     path: str = Field("", description="Its name; `formats.json` or `formats.csv` by default.")
-    policy: list[Rule] = Field(
+    policy: list[FormatRule] = Field(
         default_factory=list, description="Rules; the first that fits a file gives the verdict."
     )
     default: Decision = Field("accept", description="The verdict where no rule fits.")
@@ -191,7 +191,7 @@ class _Identifying:
         self._tolerant = {check.called for check in options.wellformed if check.invalid == "warn"}
         self.about = About(siegfried="", signatures="")
 
-    async def files(self) -> AsyncIterator[tuple[Entry, Identified, Verdict, list[Judged]]]:
+    async def files(self) -> AsyncIterator[tuple[Entry, Identified, FormatVerdict, list[Judged]]]:
         """Yield each file, what is known of it, what is to become of it, and what programs say of it."""
         entries = (entry for entry in self._ctx.source.entries() if not entry.is_dir)
         done, log = 0, None if self._ctx.dry_run else self._ctx.log_file()
@@ -245,7 +245,7 @@ class _Totals:
             key: FaultyFiles() for key in ("refuse", "hold", "warn", "error", "invalid", "unknown")
         }
 
-    def add(self, path: bytes, found: Identified, judged: Verdict) -> None:
+    def add(self, path: bytes, found: Identified, judged: FormatVerdict) -> None:
         """Take down a file."""
         self.formats[_named(found)] += 1
         self.verdicts[judged.then] += 1
@@ -362,7 +362,7 @@ class _Json:
     def __init__(self, out: IO[bytes]) -> None:
         self._out, self._begun = out, False
 
-    def add(self, entry: Entry, found: Identified, judged: Verdict, checked: Sequence[Judged]) -> None:
+    def add(self, entry: Entry, found: Identified, judged: FormatVerdict, checked: Sequence[Judged]) -> None:
         """Write a file."""
         about = {
             **paths.path_fields(entry.path), "size": entry.size, "sha256": entry.sha256, **as_dict(found),
@@ -387,7 +387,7 @@ class _Csv:
         self._out = out
         self._write(_COLUMNS)
 
-    def add(self, entry: Entry, found: Identified, judged: Verdict, checked: Sequence[Judged]) -> None:
+    def add(self, entry: Entry, found: Identified, judged: FormatVerdict, checked: Sequence[Judged]) -> None:
         """Write a file."""
         said = "; ".join(f"{one.tool}: {one.judgement}" for one in checked)
         for one in as_dict(found)["formats"] or [{}]:

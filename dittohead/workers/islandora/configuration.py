@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dittohead.model.errors import StepError
-from dittohead.toolkit.rest import Answer
+from dittohead.toolkit.rest import RestAnswer
 from dittohead.workers.islandora.site import Drupal
 
 _MODULE = "/islandora_workbench_integration/node_actions"
@@ -78,18 +78,18 @@ class Configuration:
                     break
         return self._way
 
-    async def _ask(self, kind: str, path: str, config: str) -> Answer | None:
+    async def _ask(self, kind: str, path: str, config: str) -> RestAnswer | None:
         way = await self._found_way()
         return await self._by(way, kind, path, config) if way else None
 
-    async def _by(self, way: str, kind: str, path: str, config: str) -> Answer:
+    async def _by(self, way: str, kind: str, path: str, config: str) -> RestAnswer:
         if way == "module":
             return await self._site.rest.send("GET", f"{_MODULE}/{kind}/{path}")
         config = config or path.replace("/", ".")
         return await self._site.rest.send("GET", f"/entity/{kind}/{config}", params={"_format": "json"})
 
 
-def _config(answer: Answer | None) -> Config | None:
+def _config(answer: RestAnswer | None) -> Config | None:
     if answer is not None and answer.status == 200:
         with contextlib.suppress(StepError):
             found = answer.json()

@@ -32,7 +32,7 @@ class _Refusal:
     last: float = 0.0
 
 
-class SignIn:
+class RefusedSignIns:
     """Remembers, for each user of each site, the password that was refused."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.model.text import short
-from dittohead.toolkit.rest import Answer, Rest
+from dittohead.toolkit.rest import Rest, RestAnswer
 from dittohead.workers.islandora.vocabulary import FILE_FIELDS, VOCABULARIES
 
 _JSON = {"_format": "json"}
@@ -194,7 +194,7 @@ class Drupal:
             raise await self._refused(answer)
         return _rows(good(answer))
 
-    async def _refused(self, answer: Answer) -> TargetError:
+    async def _refused(self, answer: RestAnswer) -> TargetError:
         """Return why terms cannot be looked up: a right is missing, or nobody knows the user.
 
         Drupal takes one with a wrong password for the public, in the words of a missing permission; each such
@@ -422,7 +422,7 @@ class Drupal:
             good(answer)
         return ""
 
-    async def _asked_hash(self, file_uuid: str) -> Answer:
+    async def _asked_hash(self, file_uuid: str) -> RestAnswer:
         given = {"file_uuid": file_uuid, "algorithm": "sha256"}
         return await self.rest.send("GET", "/islandora_workbench_integration/file_hash", params=given)
 
@@ -462,7 +462,7 @@ class Drupal:
         return self.rest.base + (quote(node.alias, safe="/-._~%") if node.alias else f"/node/{node.nid}")
 
 
-def good(answer: Answer, *expected: int) -> Answer:
+def good(answer: RestAnswer, *expected: int) -> RestAnswer:
     """Return an answer if it is the one expected (200 where none is named). Raises: StepError."""
     if answer.status in (expected or (200,)):
         return answer
@@ -478,7 +478,7 @@ def good(answer: Answer, *expected: int) -> Answer:
     raise answer.fault(said)
 
 
-def _in_words(answer: Answer) -> str:
+def _in_words(answer: RestAnswer) -> str:
     with contextlib.suppress(StepError, AttributeError):
         return f" ({short(str(answer.json().get('message', ''))).rstrip('.')})"
     return ""
@@ -510,7 +510,7 @@ def _same(one: str, other: str) -> bool:
     return unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
 
 
-def _media_path(answer: Answer) -> str:
+def _media_path(answer: RestAnswer) -> str:
     url = answer.headers.get("Location", "")
     match = _MEDIA_PATH.fullmatch(url[max(url.rfind("/media/"), 0) :])
     if match is None:
@@ -574,14 +574,14 @@ def _number(given: Any) -> int | None:
     return None if given in (None, "") else int(given)
 
 
-def _rows(answer: Answer) -> list[Mapping[str, Any]]:
+def _rows(answer: RestAnswer) -> list[Mapping[str, Any]]:
     rows = answer.json()
     if not isinstance(rows, list):
         raise ItemError("what it answered is not a list", where=answer.where, hint="Is it a REST export?")
     return rows
 
 
-def _told(answer: Answer) -> str | None:
+def _told(answer: RestAnswer) -> str | None:
     """Return the hash an answer holds; None when it holds none (errors are answered with 200 too)."""
     if answer.status != 200:
         return None

@@ -26,7 +26,7 @@ class _Found:
     why: str = ""  #: it stays; "" when nothing speaks against its removal
 
 
-class Undo:
+class IslandoraUndo:
     """Goes through an intent log backwards: pages with their media, objects, and fields that were changed."""
 
     def __init__(
@@ -71,7 +71,7 @@ class Undo:
         """Return what is there of a media that was noted, and whether it may go; None: nothing is."""
         number = noted.get("mid", noted.get("made"))
         try:
-            media = await self._look(nid, use, number)
+            media = await self._media_made(nid, use, number)
         except TransientError as error:
             where = self._url(nid)
             if number is None or "mid" in noted:
@@ -84,7 +84,7 @@ class Undo:
         why = await self._why_media_stays(nid, use, media, noted)
         return _Found(where=where, mid=media.mid, fid=media.fid, why=why)
 
-    async def _look(self, nid: int, use: str, number: int | None) -> Media | None:
+    async def _media_made(self, nid: int, use: str, number: int | None) -> Media | None:
         if number is not None:
             found = await self.site.media_by_number(number)
             return None if found is None else found[1]

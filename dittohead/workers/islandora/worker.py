@@ -33,15 +33,15 @@ from dittohead.workers.islandora import objects, preflight, public
 from dittohead.workers.islandora.intent_log import EntityIntentLog
 from dittohead.workers.islandora.options import IslandoraOptions
 from dittohead.workers.islandora.public import PublicObject
-from dittohead.workers.islandora.sign_in import SignIn
+from dittohead.workers.islandora.sign_in import RefusedSignIns
 from dittohead.workers.islandora.site import Drupal
-from dittohead.workers.islandora.undo import Undo
-from dittohead.workers.islandora.write import Writer
+from dittohead.workers.islandora.undo import IslandoraUndo
+from dittohead.workers.islandora.write import IslandoraWriter
 
 _AGENT = f"dittohead {__version__} (islandora)"
 
 #: Seconds between two looks for what the site makes by itself.
-_LOOK_S = 30.0
+_ASK_S = 30.0
 
 #: The file in `work` that keeps what was delivered while the site is waited for.
 _DELIVERED = "delivered.jsonl"
@@ -68,7 +68,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
     def __init__(self) -> None:
         #: Of objects at sites: the site does not refuse a second media of a page by two jobs at once.
         self.locks = KeyedLock()
-        self.sign_in = SignIn()
+        self.sign_in = RefusedSignIns()
 
     def check(self, options: IslandoraOptions) -> list[str]:
         """Say what cannot be."""
@@ -171,7 +171,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
         )
         kept: list[Location] = []
         try:
-            delivery = Writer(ctx, options, site, ledger, base, kept.append)
+            delivery = IslandoraWriter(ctx, options, site, ledger, base, kept.append)
             brought = await delivery.run(things)
         finally:
             await ledger.close()
@@ -210,7 +210,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
                 "since": delivered.since,
             }
             reason = f"the site has not made thumbnails of {', '.join(missing[:3])} yet"
-            seconds = min(_LOOK_S, options.wait_at_most)
+            seconds = min(_ASK_S, options.wait_at_most)
             return Wait(reason=reason, seconds=seconds, state={"delivered": state})
         for place in found:
             ctx.location(place)
@@ -228,7 +228,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
         if not (ledger.nodes or ledger.media or ledger.patches):
             return
         async with preflight.opened(options, ctx.secret(options.credential)) as site:
-            await Undo(ctx, options, site, ledger).run()
+            await IslandoraUndo(ctx, options, site, ledger).run()
 
     async def verify(self, ctx: VerifyContext, options: IslandoraOptions) -> None:
         """Ask the site for each file's SHA-256; fetch pages, thumbnails and manifests."""
@@ -239,13 +239,13 @@ class IslandoraWorker(Worker[IslandoraOptions]):
                 if ctx.stopped.is_set():
                     return
                 try:
-                    problem = await _look(site, location, options)
+                    problem = await _fault_of(site, location, options)
                 except StepError as error:
                     problem = f"cannot be checked: {error}"
                 ctx.report(not problem, location.uri, problem)
 
 
-async def _look(site: Drupal, location: Location, options: IslandoraOptions) -> str:
+async def _fault_of(site: Drupal, location: Location, options: IslandoraOptions) -> str:
     """Return what is wrong with a location; "" when nothing is."""
     if location.use:
         return await public.missing(site, location, hidden=options.publish is not True)
@@ -280,7 +280,7 @@ def _kept(path: Path) -> list[Location] | None:
     return list(receipt.read_locations(path)) if path.exists() else None
 
 
-def _words(delivery: Writer, options: IslandoraOptions, things: Sequence[objects.SiteObject]) -> str:
+def _words(delivery: IslandoraWriter, options: IslandoraOptions, things: Sequence[objects.SiteObject]) -> str:
     """Return what the job has done, in all its tries: its intent log knows of the earlier ones."""
     pages = sum(len(thing.pages) for thing in things)
     parts = sum(len(page.parts) for thing in things for page in thing.pages)
@@ -299,7 +299,11 @@ def _words(delivery: Writer, options: IslandoraOptions, things: Sequence[objects
 
 
 def _events(
-    ctx: StepContext, options: IslandoraOptions, delivery: Writer, count: int, places: Sequence[Location]
+    ctx: StepContext,
+    options: IslandoraOptions,
+    delivery: IslandoraWriter,
+    count: int,
+    places: Sequence[Location],
 ) -> None:
     how = ", ".join(sorted({place.verified_by for place in places}))
     said = f"{count} files at {options.url}"

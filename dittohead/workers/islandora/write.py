@@ -46,10 +46,10 @@ _TEXT_MOST = 1 << 20
 _RUN = re.compile(r"\.(?=(phar|php|pl|py|cgi|asp|js|htaccess)(\.|$))", re.IGNORECASE)
 
 #: Fields of a node that is there which are never written again.
-_SETTLED = frozenset({"type", "uuid", "status", "field_model", "field_member_of"})
+_IDENTITY = frozenset({"type", "uuid", "status", "field_model", "field_member_of"})
 
 
-class Writer:
+class IslandoraWriter:
     """Brings one folder's objects to a site."""
 
     def __init__(
@@ -183,8 +183,8 @@ class Writer:
 
     async def _update(self, node: Node, fields: Fields) -> Node:
         """Change what `update` lets be changed of a node that is there."""
-        settled = {name: items for name, items in fields.items() if name not in _SETTLED}
-        different = changes(node.raw, settled, self.options.update)
+        wanted = {name: items for name, items in fields.items() if name not in _IDENTITY}
+        different = changes(node.raw, wanted, self.options.update)
         if not different:
             return node
         was = {name: bare(node.raw.get(name, [])) for name in different}

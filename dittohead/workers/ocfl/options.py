@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from dittohead.contract.options import Duration
 from dittohead.contract.worker import Options
 from dittohead.toolkit.ocfl import layouts
-from dittohead.toolkit.ocfl.layouts import Layout
+from dittohead.toolkit.ocfl.layouts import StorageLayout
 
 
 class UserOptions(Options):
@@ -79,6 +79,6 @@ class OcflOptions(Options):
             raise ValueError(str(error)) from error
         return self
 
-    def of_new_root(self) -> Layout:
+    def of_new_root(self) -> StorageLayout:
         """Return the layout that a new root gets. Raises: BadLayout."""
         return layouts.layout(self.layout, self.layout_config)

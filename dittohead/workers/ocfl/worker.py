@@ -62,7 +62,7 @@ class OcflWorker(Worker[OcflOptions]):
         root = str(written.get("root", options.root))
         fixed = root.partition("{")[0].rpartition("/")[0] or "/" if "{" in root else ""
         try:
-            found = await mounted.look(
+            found = await mounted.run(
                 lambda stop: list(_seen(options, fixed)),
                 options.mount or options.root,
                 max(options.timeout, 1.0),
@@ -111,14 +111,14 @@ class _Storing:
         self._name = options.mount or options.root
         self._done = 0
 
-    async def _look(self, work: Callable[[Stop], Any]) -> Any:
-        return await mounted.look(work, self._name, max(self._options.timeout, 1.0))
+    async def _ask(self, work: Callable[[Stop], Any]) -> Any:
+        return await mounted.run(work, self._name, max(self._options.timeout, 1.0))
 
     async def _work(self, work: Callable[[Stop], Any]) -> Any:
         """Run what reads and writes content, which may take long."""
         stall_s = max(_SYNC_LEAST_S, 10 * self._options.timeout)
         try:
-            return await mounted.look(
+            return await mounted.run(
                 lambda stop: mounted.with_umask(lambda: work(stop), UMASK), self._name, stall_s
             )
         except PermissionError as error:
@@ -161,12 +161,12 @@ class _Storing:
             found = ObjectCheck(write.object, on_block=lambda size: stop.check()).run(())
             return write.object, f"version {found.next_version()}" if found is not None else "a version"
 
-        found: tuple[bytes, str] = await self._look(work)
+        found: tuple[bytes, str] = await self._ask(work)
         return found
 
     async def run(self) -> Done:
         """Store, read back, and record. Raises: StepError."""
-        if await self._look(lambda stop: _opened(self._options)) is None:
+        if await self._ask(lambda stop: _opened(self._options)) is None:
             await self._ctx.fence()
         root = await self._work(self._root)
         write = Write(root, self._options, self._ctx.source, self._ctx.job_id)
@@ -178,12 +178,10 @@ class _Storing:
             findings = await self._part(write, write.read_back)
         finally:
             with contextlib.suppress(TargetError):  # it hangs: the thread that was left behind lets go
-                await self._look(lambda stop: write.close())
+                await self._ask(lambda stop: write.close())
         self._record(write, [str(one) for one in findings.warnings])
         await in_thread(lambda stop: self._locations(write, stop))
-        self._ctx.full(
-            self._options.root, *await self._look(lambda stop: disk_space.used(self._options.root))
-        )
+        self._ctx.full(self._options.root, *await self._ask(lambda stop: disk_space.used(self._options.root)))
         return Done(detail=f"{self._options.id} {words(write.tally, write.head.head, is_new=write.is_new)}")
 
     def _root(self, stop: Stop) -> StorageRoot:

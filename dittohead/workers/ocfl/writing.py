@@ -27,7 +27,7 @@ from dittohead.system.threads import Stop
 from dittohead.toolkit.faulty_files import FaultyFiles
 from dittohead.toolkit.ocfl import check, digests, inventory
 from dittohead.toolkit.ocfl.check import ObjectCheck
-from dittohead.toolkit.ocfl.findings import Findings
+from dittohead.toolkit.ocfl.findings import OcflFindings
 from dittohead.toolkit.ocfl.inventory import Inventory
 from dittohead.toolkit.ocfl.layouts import NoPlace
 from dittohead.toolkit.ocfl.storage_root import Hold, StorageRoot, key_of, taken
@@ -461,7 +461,7 @@ class Write:
 
     # -- reading back ------------------------------------------------------------------------
 
-    def read_back(self, stop: Stop) -> Findings:
+    def read_back(self, stop: Stop) -> OcflFindings:
         """Check the object as it lies there, and the digests of all files of its head.
 
         Returns: what a valid object should not have either.
@@ -508,7 +508,7 @@ def _read_pair(folder: bytes) -> tuple[Inventory | None, bool]:
             open(fd, "rb", closefd=False) as file,
         ):
             data = file.read()
-        findings = Findings()
+        findings = OcflFindings()
         found = inventory.read(data, findings)
         if found is None or findings.errors or not found.algorithm:
             return None, False

@@ -20,7 +20,7 @@ from dittohead.model.text import display
 from dittohead.system import files
 from dittohead.system.threads import Stop
 from dittohead.toolkit import tar_members
-from dittohead.toolkit.bagit.making import Folder, Made, Making, Place, Tar, Zip
+from dittohead.toolkit.bagit.making import BagFolder, BagPlace, BagTar, BagZip, MadeBag, Making
 from dittohead.toolkit.sip.profile import Profile
 
 #: The name of the METS document in a package.
@@ -81,7 +81,7 @@ class Archive:
         fill = self._bag if self._profile.layout == "bag" else self._files
         if self._form == "folder":
             target = self._ctx.work
-            fill(Folder(target), parts)
+            fill(BagFolder(target), parts)
             files.sync_filesystem(target)
             parts.outputs.extend(self._listed)
             for output in parts.outputs:
@@ -100,17 +100,17 @@ class Archive:
         parts.outputs.append(Output(path=name, size=size, sha256=digest, detail=detail))
 
     @contextlib.contextmanager
-    def _place(self, file: _Hashed) -> Iterator[Place]:
+    def _place(self, file: _Hashed) -> Iterator[BagPlace]:
         top = os.fsencode(self._ctx.name) if self._profile.top else b""
         if self._form == "tar":
-            tar = Tar(file, top)
+            tar = BagTar(file, top)
             yield tar
             tar.end()
         else:
             with zipfile.ZipFile(cast(IO[bytes], file), "w", zipfile.ZIP_STORED) as archive:
-                yield Zip(archive, top)
+                yield BagZip(archive, top)
 
-    def _files(self, place: Place, parts: Parts) -> None:
+    def _files(self, place: BagPlace, parts: Parts) -> None:
         for name, document in parts.documents.items():
             digest, size = files.sha256_file(document)
             with open(document, "rb") as file:
@@ -130,13 +130,13 @@ class Archive:
             done += entry.size
             self._ctx.progress(done, self._ctx.source.size, "bytes")
 
-    def _bag(self, place: Place, parts: Parts) -> None:
+    def _bag(self, place: BagPlace, parts: Parts) -> None:
         scratch = parts.documents[METS].parent
         making = Making(self._ctx.source, ["sha256", "sha512"], scratch, self._stop)
         making.hint, making.tags, making.put = self._hint, parts.documents, self._put
         making.progress = lambda done: self._ctx.progress(done, self._ctx.source.size, "bytes")
 
-        def info(made: Made) -> list[tuple[str, str]]:
+        def info(made: MadeBag) -> list[tuple[str, str]]:
             labels = [
                 ("Source-Organization", parts.creator),
                 ("External-Identifier", parts.identifier),

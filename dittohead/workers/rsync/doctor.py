@@ -53,13 +53,13 @@ async def doctor(options: RsyncOptions, written: Mapping[str, Any]) -> AsyncIter
     known = "" if numbers >= _ADVISED else "; 3.5.0 closes holes in all before it: update it when you can"
     yield True, f"rsync {version}{known}"
     place = place_of(options)
-    look = _Look(options, place, fixed_part(written, place))
-    async for said in look.at_host() if place.host else look.at_path():
+    examination = _Examination(options, place, fixed_part(written, place))
+    async for said in examination.at_host() if place.host else examination.at_path():
         yield said
 
 
-class _Look:
-    """One look at where a step delivers.
+class _Examination:
+    """Finds out about where a step delivers.
 
     Args:
         place: with stand-ins for what a folder's name fills in.
@@ -76,7 +76,7 @@ class _Look:
     async def at_path(self) -> AsyncIterator[Said]:
         mount = self.options.require_mount
         target = LocalTarget(self.place.path, mount=mount, stall_s=_ANSWER_S)
-        found = await target.look(lambda stop: list(self._seen(mount)))
+        found = await target.run(lambda stop: list(self._seen(mount)))
         for said in found:
             yield said
         if all(good for good, _ in found):

@@ -72,19 +72,19 @@ class LocalTarget:
         self.name = mount or path  #: what people know it by
         self.fd = -1  #: the directory itself once it is held: whatever happens to its name
 
-    async def look(self, work: Callable[[Stop], T], stall_s: float | None = None) -> T:
+    async def run(self, work: Callable[[Stop], T], stall_s: float | None = None) -> T:
         """Run `work` in a thread of its own.
 
         Raises: TargetError: nothing came of it for too long, now or earlier; what `work` raises.
         """
-        return await mounted.look(work, self.name, stall_s or self._stall_s)
+        return await mounted.run(work, self.name, stall_s or self._stall_s)
 
     async def check(self, *, mkpath: bool, job: str) -> None:
         """See that the place can be delivered to.
 
         Raises: TargetError: its mount is gone or hangs; ItemError: its parent does not exist.
         """
-        await self.look(lambda stop: self._check(mkpath=mkpath, job=job))
+        await self.run(lambda stop: self._check(mkpath=mkpath, job=job))
 
     def _check(self, *, mkpath: bool, job: str) -> None:
         if self.mount:
@@ -111,7 +111,7 @@ class LocalTarget:
         Raises: TargetError; ItemError: a link stands in its path, or it cannot be made.
         """
         if self.fd < 0:
-            self.fd = await self.look(
+            self.fd = await self.run(
                 lambda stop: mounted.with_umask(lambda: self._open(make=True, mkpath=mkpath), self._umask)
             )
 
@@ -148,7 +148,7 @@ class LocalTarget:
             finally:
                 os.close(fd)
 
-        return await self.look(work)
+        return await self.run(work)
 
     async def names(self, parent: bytes) -> list[bytes]:
         """Return the names in a folder below; it must be held."""
@@ -157,7 +157,7 @@ class LocalTarget:
             with self._held(stop) as place, files.directory_beneath(place, parent) as fd:
                 return [os.fsencode(name) for name in os.listdir(fd)]
 
-        return await self.look(work)
+        return await self.run(work)
 
     async def read_back(
         self, source: Inputs, good: Callable[[Entry], None], since: float, keeps: Keeps
@@ -185,7 +185,7 @@ class LocalTarget:
             with self._held(stop) as place:
                 files.sync_filesystem(place)
 
-        await self.look(flush, max(_SYNC_LEAST_S, 10 * self._stall_s))
+        await self.run(flush, max(_SYNC_LEAST_S, 10 * self._stall_s))
 
         def work(stop: Stop) -> tuple[Arrived, tuple[float, int]]:
             with self._held(stop) as place:
@@ -195,7 +195,7 @@ class LocalTarget:
                     _remove_leftovers(place, source, since, stop)
                 return found, disk_space.used(place)
 
-        return await self.look(work)
+        return await self.run(work)
 
     def _see_it_is_there(self, place: bytes) -> None:
         """See that the path leads to the directory that is held."""

@@ -26,7 +26,7 @@ _DF = re.compile(r".*\s(?P<total>\d+)\s+\d+\s+(?P<free>-?\d+)\s+\d+%\s+(?P<mount
 
 
 @dataclass(frozen=True, kw_only=True)
-class Room:
+class RemoteSpace:
     """The file system that a folder on a host lies on."""
 
     mount: str
@@ -79,7 +79,7 @@ class Account:
         """
         if ended.returncode not in _MAY_BE_ASKED:
             return None
-        if ended.returncode in _ENDED_WRITING and (found := await self.room()) is not None:
+        if ended.returncode in _ENDED_WRITING and (found := await self.space()) is not None:
             if found.free >= wanted:
                 return None
             return TargetError(
@@ -104,7 +104,7 @@ class Account:
             return None
         return {0: True, 1: False}.get(ended.returncode) if not ended.stderr else None
 
-    async def room(self) -> Room | None:
+    async def space(self) -> RemoteSpace | None:
         """Return how much room is there; None where it may run no commands, or does not answer."""
         path = shlex.quote(self._place.path)
         above = shlex.quote(self._place.path.rpartition("/")[0] or "/")
@@ -116,7 +116,9 @@ class Account:
         match = _DF.fullmatch(lines[-1]) if ended.returncode == 0 and len(lines) > 1 else None
         if match is None:
             return None
-        return Room(mount=match["mount"], capacity=int(match["total"]) * 1024, free=int(match["free"]) * 1024)
+        return RemoteSpace(
+            mount=match["mount"], capacity=int(match["total"]) * 1024, free=int(match["free"]) * 1024
+        )
 
     async def _asked(self, command: str) -> Completed:
         """Run a command there. Raises: TimeoutError."""

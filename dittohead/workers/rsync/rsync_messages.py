@@ -166,12 +166,12 @@ _ITEM = re.compile(r"[<>c][fLDS][.+?cstpoguax]{9} (.*)", re.DOTALL)
 def changed(found: list[str]) -> Callable[[str], None]:
     """Collect the names of files whose content would be sent. Source: rsync(1), --itemize-changes."""
 
-    def look(line: str) -> None:
+    def note(line: str) -> None:
         match = _ITEM.fullmatch(line)
         if match is not None:
             found.append(match[1])
 
-    return look
+    return note
 
 
 #: A line of what a second pass finds: kind of change, kind of thing, nine marks, then its name.

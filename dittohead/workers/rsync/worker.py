@@ -374,7 +374,7 @@ class _Delivery:
         name, now = room_of(self.ctx.written, self.place), time.monotonic()
         if self.measured.get(name, now) > now:
             return
-        found = await self._account(self.place).room()
+        found = await self._account(self.place).space()
         self.measured[name] = now + (_NOT_ALLOWED_S if found is None else _MEASURED_S)
         if found is not None:
             self.ctx.full(f"{self.place.host}:{found.mount}", found.used, found.capacity)

@@ -27,7 +27,7 @@ from dittohead.system.threads import Stop
 _SHORT_S = 20.0
 
 #: Seconds between two looks whether the step was stopped.
-_LOOK_S = 0.5
+_POLL_S = 0.5
 
 #: The longest answer, bytes.
 _ANSWER_MOST = 1 << 16
@@ -54,7 +54,7 @@ Outcome = Literal["clean", "found", "not scanned"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class ScanVerdict:
     """What clamd says of a file."""
 
     outcome: Outcome
@@ -65,7 +65,7 @@ class Verdict:
 class Scanned:
     """What has come of reading a file."""
 
-    verdict: Verdict
+    verdict: ScanVerdict
     sha256: str  #: of what was read, which is what was sent where the verdict is clean
 
 
@@ -88,7 +88,7 @@ class Version:
         return self.made_at is not None and (datetime.now(UTC) - self.made_at).total_seconds() > seconds
 
 
-class Broken(Exception):
+class BrokenConnection(Exception):
     """The connection ended, or fell silent, while clamd had a file: the file or clamd may be at fault."""
 
 
@@ -149,7 +149,7 @@ class Clamd:
         pieces = iter([_nested()])
         try:
             answer = self._streamed(lambda room: _filled(room, next(pieces, b"")), stop, lambda size: None)
-        except Broken as error:
+        except BrokenConnection as error:
             raise self._fault(f"the connection broke: {error}") from error
         return answer.outcome == "not scanned"
 
@@ -184,7 +184,7 @@ class Clamd:
                 line = _Line(connection, Stop(), _SHORT_S)
                 line.send(memoryview(b"z" + command + b"\0"))
                 answer = line.answer()
-        except Broken as error:
+        except BrokenConnection as error:
             raise self._fault(f"the connection broke: {error}") from error
         if answer == b"BUSY":
             raise self._fault("it is busy")
@@ -192,7 +192,7 @@ class Clamd:
 
     def _streamed(
         self, fill: Callable[[memoryview], int], stop: Stop, read: Callable[[int], None]
-    ) -> Verdict:
+    ) -> ScanVerdict:
         # Of the first piece the command stands before its length: a small file is one packet.
         buffer = memoryview(bytearray(len(_COMMAND) + _LENGTH.size + _PIECE))
         head = len(_COMMAND) + _LENGTH.size
@@ -210,7 +210,7 @@ class Clamd:
             answer = line.answer()
         return self._verdict(answer, whole=whole)
 
-    def _verdict(self, answer: bytes, *, whole: bool) -> Verdict:
+    def _verdict(self, answer: bytes, *, whole: bool) -> ScanVerdict:
         """Return what an answer means.
 
         Args:
@@ -220,16 +220,16 @@ class Clamd:
         """
         text = answer.decode("utf-8", "backslashreplace")
         if text == "stream: OK" and whole:
-            return Verdict(outcome="clean")
+            return ScanVerdict(outcome="clean")
         if found := _FOUND.fullmatch(text):
             name = short(found[1])
             if name.startswith(_NOT_READ):
-                return Verdict(outcome="not scanned", what=f"clamd has not read all of it ({name})")
-            return Verdict(outcome="found", what=name)
+                return ScanVerdict(outcome="not scanned", what=f"clamd has not read all of it ({name})")
+            return ScanVerdict(outcome="found", what=name)
         if text == "INSTREAM size limit exceeded. ERROR":
-            return Verdict(outcome="not scanned", what="it is larger than clamd takes (StreamMaxLength)")
+            return ScanVerdict(outcome="not scanned", what="it is larger than clamd takes (StreamMaxLength)")
         if text.endswith("ERROR"):
-            return Verdict(outcome="not scanned", what=f"clamd says: {short(text)}")
+            return ScanVerdict(outcome="not scanned", what=f"clamd says: {short(text)}")
         if text == "BUSY":
             raise self._fault("it is busy")
         return self._no_answer(answer)
@@ -304,12 +304,14 @@ class _Line:
             except BlockingIOError:
                 continue
             except OSError as error:
-                raise Broken(error.strerror or str(error)) from error
+                raise BrokenConnection(error.strerror or str(error)) from error
             if not more:
-                raise Broken("it was closed in the middle of an answer" if found else "it was closed")
+                raise BrokenConnection(
+                    "it was closed in the middle of an answer" if found else "it was closed"
+                )
             found += more
             if len(found) > _ANSWER_MOST:
-                raise Broken("the answer has no end")
+                raise BrokenConnection("the answer has no end")
         return found.partition(b"\0")[0]
 
     def _ready(self, events: int) -> int:
@@ -318,12 +320,12 @@ class _Line:
         until = time.monotonic() + self._silent_s
         while True:
             self._stop.check()
-            found = self._poll.poll(min(_LOOK_S, self._silent_s) * 1000)
+            found = self._poll.poll(min(_POLL_S, self._silent_s) * 1000)
             if found:
                 happened = found[0][1]
                 return select.POLLIN if happened & select.POLLIN else happened
             if time.monotonic() > until:
-                raise Broken(f"there was neither an answer nor a read for {self._silent_s:g} s")
+                raise BrokenConnection(f"there was neither an answer nor a read for {self._silent_s:g} s")
 
 
 def _filled(room: memoryview, data: bytes) -> int:

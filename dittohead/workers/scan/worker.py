@@ -22,7 +22,7 @@ from dittohead.system import files
 from dittohead.system.threads import Stop, in_thread
 from dittohead.toolkit.faulty_files import FaultyFiles
 from dittohead.toolkit.runners import Renewed, Runners
-from dittohead.workers.scan.clamd import Broken, Clamd, Verdict, Version, problem_of
+from dittohead.workers.scan.clamd import BrokenConnection, Clamd, ScanVerdict, Version, problem_of
 
 #: Files, and bytes, that are scanned one after the other before it is seen whether another job waits.
 _AT_A_TIME, _BYTES = 64, 4 << 20
@@ -163,7 +163,7 @@ class _Findings:
         self.clean = self.size = 0
         self._write, self._lock = write, threading.Lock()
 
-    def add(self, path: bytes, verdict: Verdict) -> None:
+    def add(self, path: bytes, verdict: ScanVerdict) -> None:
         """Take down what clamd says of a file."""
         with self._lock:
             if verdict.outcome == "clean":
@@ -254,7 +254,7 @@ class _Scan:
                 continue
             if self._suspects[entry.path] >= _ALONE:
                 what = "clamd broke off each time it read this file"
-                self._findings.add(entry.path, Verdict(outcome="not scanned", what=what))
+                self._findings.add(entry.path, ScanVerdict(outcome="not scanned", what=what))
                 continue
             try:
                 await self._make([entry], None)
@@ -286,7 +286,7 @@ class _Scan:
             self._under_way.add(entry.path)
             try:
                 self._file(entry, stop)
-            except Broken as error:
+            except BrokenConnection as error:
                 self._broke_off = self._broke_off or frozenset(self._under_way)
                 raise TargetError(
                     f"the connection broke while a file was scanned: {error}",

@@ -6,7 +6,7 @@ from __future__ import annotations
 FETCH_AGAIN = "Fetch or copy the archive again, then drop the folder again"
 
 
-class Broken(Exception):
+class BrokenArchive(Exception):
     """The bytes end early, or are not what their format says; says what and where."""
 
 

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from dittohead.workers.unpack.broken import Broken
+from dittohead.workers.unpack.broken import BrokenArchive
 
 #: Bytes of a piece of what comes out: however much a few bytes may stand for, no more is held at once.
 PIECE = 1 << 20
@@ -95,17 +95,17 @@ def decompressed(pieces: Iterator[bytes], kind: str) -> Iterator[bytes]:
                     break  # padding
                 data = _whole_magic(data.lstrip(b"\0"), pieces)
                 if not data.startswith(magic):
-                    raise Broken(f"something follows the end of the {kind} stream")
+                    raise BrokenArchive(f"something follows the end of the {kind} stream")
                 stream = make()
             try:
                 out = stream.decompress(data, PIECE)
             except (zlib.error, lzma.LZMAError, OSError, EOFError) as error:
-                raise Broken(f"its {kind} stream is damaged ({error})") from None
+                raise BrokenArchive(f"its {kind} stream is damaged ({error})") from None
             if out:
                 yield out
             data = stream.unused_data if stream.eof else b""
     if not stream.eof:
-        raise Broken(f"its {kind} stream is truncated")
+        raise BrokenArchive(f"its {kind} stream is truncated")
 
 
 def _whole_magic(data: bytes, pieces: Iterator[bytes]) -> bytes:

@@ -16,7 +16,7 @@ from dittohead.system import files
 from dittohead.system.threads import Stop
 from dittohead.toolkit import checksum_lists
 from dittohead.workers.unpack import compression, kinds
-from dittohead.workers.unpack.broken import FETCH_AGAIN, Broken, RefusedMember
+from dittohead.workers.unpack.broken import FETCH_AGAIN, BrokenArchive, RefusedMember
 from dittohead.workers.unpack.members import Gate
 from dittohead.workers.unpack.streams import Flow, ahead
 from dittohead.workers.unpack.tar_stream import Member, TarStream
@@ -39,7 +39,7 @@ _LIST_MOST = 64 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Made:
+class WrittenMember:
     """One member as it was written."""
 
     place: bytes  #: below the step's directory
@@ -58,7 +58,7 @@ class Extraction:
     kept: Path | None  #: file for the archive itself, decrypted; None: it is not kept
     spool: Path  #: file for a decrypted zip archive, whose list is at its end; removed again
     checksums: bytes  #: name of the member that lists the others' digests; b"" for none
-    made: list[Made] = field(default_factory=list)
+    made: list[WrittenMember] = field(default_factory=list)
     listed: bytes | None = None  #: what that member holds
     progress: Callable[[int], None] = lambda size: None  #: is told how many bytes have come in
 
@@ -154,7 +154,7 @@ class Extraction:
         if name == self.checksums:
             self.listed = bytes(listed)
         digests = {"md5": md5.hexdigest(), "sha256": sha256.hexdigest()}
-        self.made.append(Made(place=place, name=name, size=size, **digests))
+        self.made.append(WrittenMember(place=place, name=name, size=size, **digests))
 
     @contextlib.contextmanager
     def _file(self, place: bytes, member: Member) -> Iterator[list[Callable[[memoryview], object]]]:
@@ -191,7 +191,7 @@ class Extraction:
             raise RefusedMember(f"the list of checksums, {shown}, is not in it", hint=hint)
         try:
             listed = checksum_lists.parsed(self.listed)
-        except checksum_lists.Unreadable as error:
+        except checksum_lists.UnreadableList as error:
             what = f"the list of checksums, {shown}, cannot be read: {error}"
             raise RefusedMember(what, hint=_ANEW) from None
         found = {
@@ -229,7 +229,7 @@ def _write(file: IO[bytes], piece: memoryview) -> None:
 
 def _no_archive(kind: str, head: bytes) -> Exception:
     if not head:
-        return Broken(kinds.IS_EMPTY)
+        return BrokenArchive(kinds.IS_EMPTY)
     what, hint = {
         "zstd": (
             "it is compressed by zstd, which is not read here",

@@ -21,7 +21,7 @@ from typing import IO
 from dittohead.model.errors import ItemError, TransientError
 from dittohead.model.text import short
 from dittohead.system.process import GRACE_S, TAIL, Child, Probe
-from dittohead.workers.unpack.broken import Broken
+from dittohead.workers.unpack.broken import BrokenArchive
 
 GPG = Probe(program="gpg", package="gpg", version_pattern=r"gpg \(GnuPG[^)]*\) (\d+(?:\.\d+)+)")
 
@@ -80,11 +80,11 @@ class Gpg:
             hint = "Have it encrypted with a passphrase (gpg --symmetric), or decrypt it before"
             raise ItemError("it is encrypted for somebody's key, not with a passphrase", hint=hint)
         if b"BEGIN_DECRYPTION" not in keys:
-            raise Broken("it is not a message that gpg has encrypted with a passphrase")
+            raise BrokenArchive("it is not a message that gpg has encrypted with a passphrase")
         failed = [line for line in words if line[:1] == [b"ERROR"]]
         if any(b"BAD_PASSPHRASE" in part for line in failed for part in line) and b"PLAINTEXT" not in keys:
             raise WrongPassphrase
-        raise Broken(self._why(keys))
+        raise BrokenArchive(self._why(keys))
 
     def _why(self, keys: set[bytes]) -> str:
         if b"BADMDC" in keys:

@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from dittohead.workers.unpack.broken import Broken
+from dittohead.workers.unpack.broken import BrokenArchive
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
@@ -93,7 +93,7 @@ class TarStream:
                     pass
                 self._taken(self._padding, "padding")
         if extended:
-            raise Broken("it ends behind a header that belongs to a member")
+            raise BrokenArchive("it ends behind a header that belongs to a member")
         self._end()
 
     def content(self) -> Iterator[memoryview]:
@@ -101,7 +101,7 @@ class TarStream:
         while self._left:
             piece = self._some(self._left)
             if not piece:
-                raise Broken(f"it is truncated, {self._left:,} bytes before the end of a member")
+                raise BrokenArchive(f"it is truncated, {self._left:,} bytes before the end of a member")
             self._left -= len(piece)
             yield piece
 
@@ -110,14 +110,18 @@ class TarStream:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except (tarfile.HeaderError, ValueError) as error:
             at = self.read - BLOCK
-            raise Broken(f"the header at byte {at:,} of the tar archive is damaged ({error})") from None
+            raise BrokenArchive(
+                f"the header at byte {at:,} of the tar archive is damaged ({error})"
+            ) from None
         if header.size < 0:
-            raise Broken(f"the header at byte {self.read - BLOCK:,} of the tar archive gives a negative size")
+            raise BrokenArchive(
+                f"the header at byte {self.read - BLOCK:,} of the tar archive gives a negative size"
+            )
         return header
 
     def _extended(self, header: tarfile.TarInfo) -> bytes:
         if header.size > _MOST_EXTENDED:
-            raise Broken(f"an extended header of {header.size:,} bytes is too large")
+            raise BrokenArchive(f"an extended header of {header.size:,} bytes is too large")
         data = self._taken(header.size, "extended header")
         self._taken(-header.size % BLOCK, "padding")
         return data
@@ -125,14 +129,14 @@ class TarStream:
     def _global(self, records: dict[str, bytes]) -> None:
         # What holds for all members is a comment or a time; a path or a size for all would be a trick.
         if records.keys() & {"path", "size", "linkpath"}:
-            raise Broken("a global header gives all members one name or size")
+            raise BrokenArchive("a global header gives all members one name or size")
 
     def _end(self) -> None:
         if self._taken(BLOCK, "end: one of its two blocks of zeros is missing") != _ZEROS:
-            raise Broken("a member follows half of the end mark")
+            raise BrokenArchive("a member follows half of the end mark")
         while piece := self._some(1 << 20):
             if bytes(piece).strip(b"\0"):
-                raise Broken("something follows the end of the tar archive")
+                raise BrokenArchive("something follows the end of the tar archive")
 
     def _taken(self, size: int, what: str) -> bytes:
         """Return so many bytes. Raises: Broken: there are fewer."""
@@ -142,7 +146,7 @@ class TarStream:
         while len(found) < size:
             piece = self._some(size - len(found))
             if not piece:
-                raise Broken(f"the tar archive is truncated at byte {self.read:,}, in its {what}")
+                raise BrokenArchive(f"the tar archive is truncated at byte {self.read:,}, in its {what}")
             found += piece
         return bytes(found)
 
@@ -185,7 +189,7 @@ def _records(data: bytes) -> dict[str, bytes]:
         record = data[match.end() : at + length] if match else b""
         key, equals, value = record.partition(b"=")
         if not equals or not value.endswith(b"\n") or at + length > len(data):
-            raise Broken("an extended header is damaged")
+            raise BrokenArchive("an extended header is damaged")
         found[key.decode("utf-8", "replace")] = value[:-1]
         at += length
     return found
@@ -193,7 +197,7 @@ def _records(data: bytes) -> dict[str, bytes]:
 
 def _number(value: bytes) -> int:
     if not value.isdigit() or len(value) > 20:
-        raise Broken("an extended header gives a size that is not a number")
+        raise BrokenArchive("an extended header gives a size that is not a number")
     return int(value)
 
 

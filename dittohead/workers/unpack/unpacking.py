@@ -20,7 +20,7 @@ from dittohead.system import fail_points, files
 from dittohead.system.threads import Stop, in_thread
 from dittohead.toolkit.faulty_files import blamed
 from dittohead.workers.unpack import gpg, kinds
-from dittohead.workers.unpack.broken import FETCH_AGAIN, Broken, RefusedMember
+from dittohead.workers.unpack.broken import FETCH_AGAIN, BrokenArchive, RefusedMember
 from dittohead.workers.unpack.extraction import Extraction
 from dittohead.workers.unpack.globs import Globs
 from dittohead.workers.unpack.members import Bounds, Gate
@@ -145,7 +145,7 @@ class Unpacking:
             extraction.compare()
             if not extraction.made:
                 raise RefusedMember("it holds no files", hint="Ask who made the archive, or see members:")
-        except Broken as error:
+        except BrokenArchive as error:
             raise self._faulty(entry, f"the archive is damaged: {error}", FETCH_AGAIN) from error
         except RefusedMember as error:
             member = f': "{visible(display(error.member))}"' if error.member else ""
@@ -217,7 +217,9 @@ class Unpacking:
         if (broken := taking.result()) is not None:
             raise broken
 
-    def _taken(self, pipe: IO[bytes], extraction: Extraction, digest: Digest, stop: Stop) -> Broken | None:
+    def _taken(
+        self, pipe: IO[bytes], extraction: Extraction, digest: Digest, stop: Stop
+    ) -> BrokenArchive | None:
         """Take what gpg gives out; return how it is broken, when all of it was read."""
 
         def pieces(flow: Flow | Stop) -> Iterator[bytes]:
@@ -227,7 +229,7 @@ class Unpacking:
 
         try:
             extraction.take(pieces, stop)
-        except Broken as error:
+        except BrokenArchive as error:
             for _ in pieces(stop):
                 if digest.size > self._gate.most:
                     pipe.close()

@@ -19,7 +19,7 @@ from dittohead.system.process import environment
 from dittohead.system.threads import Stop, in_thread
 from dittohead.toolkit.faulty_files import blamed
 from dittohead.workers.unpack import gpg, kinds
-from dittohead.workers.unpack.broken import Broken
+from dittohead.workers.unpack.broken import BrokenArchive
 from dittohead.workers.unpack.options import UnpackOptions, decrypted_name
 from dittohead.workers.unpack.passphrases import Passphrases
 from dittohead.workers.unpack.streams import into_pipe
@@ -149,6 +149,6 @@ async def _trial() -> str:
             async with gpg.decrypting(Path(place) / "home", "trial", environment()) as program:
                 await in_thread(lambda stop: into_pipe(iter([_TRIAL]), program.stdin, stop))
                 await program.judge()
-    except (Broken, gpg.WrongPassphrase, StepError, OSError) as error:
+    except (BrokenArchive, gpg.WrongPassphrase, StepError, OSError) as error:
         return f"gpg does not decrypt here: {error}"
     return ""

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO
 
 from dittohead.system.files import BLOCK, kind_of
-from dittohead.workers.unpack.broken import Broken, RefusedMember
+from dittohead.workers.unpack.broken import BrokenArchive, RefusedMember
 from dittohead.workers.unpack.tar_stream import Member
 
 _LOCAL, _END = b"PK\x03\x04", b"PK\x05\x06"
@@ -44,7 +44,7 @@ class ZipFile:
         try:
             self._zip = zipfile.ZipFile(file)
         except (*_DAMAGED, NotImplementedError) as error:
-            raise Broken(f"its list of members cannot be read ({error})") from None
+            raise BrokenArchive(f"its list of members cannot be read ({error})") from None
         size = file.seek(0, 2)
         self._check_end(size)
         self._check_apart(self._zip.infolist(), size)
@@ -77,9 +77,9 @@ class ZipFile:
             what = f"a member is compressed in a way that is not read here ({error})"
             raise RefusedMember(what, member=_name(info), hint=hint) from None
         except _DAMAGED as error:
-            raise Broken(f"a member is damaged ({error})") from None
+            raise BrokenArchive(f"a member is damaged ({error})") from None
         if found != info.file_size:
-            raise Broken(f"a member has {found:,} bytes, and {info.file_size:,} in the list")
+            raise BrokenArchive(f"a member has {found:,} bytes, and {info.file_size:,} in the list")
 
     def close(self) -> None:
         """Finish."""
@@ -94,14 +94,14 @@ class ZipFile:
         end = tail[tail.rfind(_END) :]
         comment = struct.unpack_from("<H", end, _END_LENGTH - 2)[0] if len(end) >= _END_LENGTH else 0
         if len(end) < _END_LENGTH + comment or end[_END_LENGTH + comment :].strip(b"\0"):
-            raise Broken("something follows the end of the zip archive")
+            raise BrokenArchive("something follows the end of the zip archive")
 
     def _check_apart(self, infos: Sequence[zipfile.ZipInfo], size: int) -> None:
         """See that members begin at the file's first byte and share none, as those of zip bombs do."""
         at = 0
         for info in sorted(infos, key=lambda info: info.header_offset):
             if at == 0 and info.header_offset:
-                raise Broken("something stands before the zip archive")
+                raise BrokenArchive("something stands before the zip archive")
             if info.header_offset < at or info.header_offset >= size:
                 what = "two members share their bytes, as in a compression bomb"
                 raise RefusedMember(
@@ -109,7 +109,7 @@ class ZipFile:
                 )
             at = info.header_offset + _LOCAL_LENGTH + info.compress_size
         if at > size:
-            raise Broken("it is truncated: a member reaches beyond its end")
+            raise BrokenArchive("it is truncated: a member reaches beyond its end")
 
 
 def _name(info: zipfile.ZipInfo) -> bytes:

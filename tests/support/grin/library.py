@@ -11,7 +11,7 @@ from typing import Any
 
 from dittohead.config.loader import SourceSetting
 from dittohead.contract.catalogue import CatalogueEntry
-from dittohead.intake.runner import Runner, Tools
+from dittohead.intake.runner import SourceRunner, Tools
 from dittohead.model.states import Station
 from dittohead.sources.grin.options import VOLUME
 from dittohead.sources.grin.source import GrinSource
@@ -52,7 +52,7 @@ class Library:
             secret=lambda name: self.secrets[name],
         )
         self.source = GrinSource()
-        self.runner = Runner(
+        self.runner = SourceRunner(
             tools, SourceSetting(name="google", kind="grin", options=self.options), self.source
         )
         self.keep = self.runner.keep

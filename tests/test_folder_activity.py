@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.engine import folder_look
-from dittohead.engine.folder_look import FolderLook, expanded
+from dittohead.engine import folder_activity
+from dittohead.engine.folder_activity import FolderActivity, expanded
 from dittohead.system import files
 from dittohead.system.leases import has_writer
 from dittohead.system.threads import Stop
 from tests.support.trees import tree
 
 
-def look(folder: Path, partial: Sequence[str] = ("default",)) -> FolderLook:
-    return folder_look.look_at(folder, expanded(tuple(partial)), stop=Stop(), now_ns=time.time_ns())
+def look(folder: Path, partial: Sequence[str] = ("default",)) -> FolderActivity:
+    return folder_activity.read_activity(folder, expanded(tuple(partial)), stop=Stop(), now_ns=time.time_ns())
 
 
 @pytest.mark.parametrize(

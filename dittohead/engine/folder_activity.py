@@ -1,4 +1,4 @@
-"""One look at a folder in the inbox: how new what it holds is, and whether somebody still writes to it.
+"""What happens in a folder in the inbox: how new what it holds is, and whether somebody still writes to it.
 
 One walk that reads no content; it measures the folder as well.
 """
@@ -56,8 +56,8 @@ PARTIAL = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FolderLook:
-    """What one look found."""
+class FolderActivity:
+    """What one walk through a folder found."""
 
     size: int  #: bytes of the folder's files
     newest_ns: int  #: the newest ctime of what lies inside; the folder's own when it is empty
@@ -69,7 +69,7 @@ class FolderLook:
     mark: str = ""  #: a name inside that stands for an upload under way
     is_cut: bool = False  #: the mark is a file that rsync left truncated
     writer: str = ""  #: a file inside that a program on this machine has open for writing
-    error: ItemError | None = None  #: why it could not be looked at to the end
+    error: ItemError | None = None  #: why it could not be walked to the end
 
     @property
     def written_in_place(self) -> bool:
@@ -97,14 +97,14 @@ def _compiled(patterns: tuple[str, ...]) -> re.Pattern[bytes] | None:
     return re.compile(b"|".join(found), re.IGNORECASE) if found else None
 
 
-def look_at(folder: Path, partial: Sequence[str], *, stop: Stop, now_ns: int) -> FolderLook:
-    """Look at a folder once. Blocking: to be run in a thread that may be left behind.
+def read_activity(folder: Path, partial: Sequence[str], *, stop: Stop, now_ns: int) -> FolderActivity:
+    """Walk through a folder once. Blocking: to be run in a thread that may be left behind.
 
     Args:
         partial: names of what is unfinished, `expanded`.
         now_ns: writers are searched for in what changed lately, before this.
 
-    Raises: OSError: it cannot be looked at. Stopped.
+    Raises: OSError: it cannot be read. Stopped.
     """
     own = os.lstat(folder)
     seen = _Seen(tuple(partial), now_ns)
@@ -116,7 +116,7 @@ def look_at(folder: Path, partial: Sequence[str], *, stop: Stop, now_ns: int) ->
     except ItemError as met:
         error = met
         seen.trace, seen.content = hash((seen.trace, str(met))), hash((seen.content, str(met)))
-    return FolderLook(
+    return FolderActivity(
         size=seen.size,
         newest_ns=seen.newest_ns or own.st_ctime_ns,
         own_ns=own.st_ctime_ns,
@@ -141,7 +141,7 @@ class _Seen:
         self._pattern, self._epoch = _compiled(partial), EPOCH in partial
         self._since_ns = now_ns - int(WRITERS_S * 1e9)
 
-    def add(self, found: files.Found) -> None:
+    def add(self, found: files.FoundName) -> None:
         status = found.status
         ctime_ns, mtime_ns = status.st_ctime_ns, status.st_mtime_ns
         self.newest_ns = max(self.newest_ns, ctime_ns)
