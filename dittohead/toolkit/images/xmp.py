@@ -1,8 +1,7 @@
 """Read an XMP packet, put more into it, write it: what was there stays.
 
 Source: XMP Specification Part 1 (ISO 16684-1): 7 (serialisation), 8.2 (properties and their kinds);
-Part 3, table 1 (the packet's wrapper). An RDF document is read by expat, which is told to refuse
-document types and with them all entities.
+Part 3, table 1 (the packet's wrapper). An RDF document is read without document types.
 """
 
 from __future__ import annotations
@@ -11,9 +10,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
-from xml.etree.ElementTree import Element, SubElement, TreeBuilder  # the tree alone; see `_parsed`
-from xml.parsers import expat
+from xml.etree.ElementTree import Element, SubElement  # the tree alone; see `_parsed`
 from xml.sax.saxutils import escape, quoteattr  # writes, reads nothing
+
+from dittohead.toolkit import xml_tree
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _XML = "http://www.w3.org/XML/1998/namespace"
@@ -34,9 +34,6 @@ PREFIXES = {
 
 #: An XMP packet above this size is not read: it would be a hostile file's.
 MOST = 16 << 20
-
-#: Elements within elements; XMP has about ten, and each level of more costs us a level of recursion.
-_DEEPEST = 100
 
 #: Of attributes that say how a value stands, not what it is.
 _GRAMMAR = (
@@ -123,35 +120,13 @@ class _Tree:
     def _parsed(self, packet: bytes) -> Element:
         if len(packet) > MOST:
             raise UnreadablePacket(f"it has {len(packet)} bytes")
-        builder, depth = TreeBuilder(), 0
-
-        def start(name: str, attributes: dict[str, str]) -> None:
-            nonlocal depth
-            depth += 1
-            if depth > _DEEPEST:
-                raise UnreadablePacket("its elements are nested too deeply")
-            builder.start(_clark(name), {_clark(key): text for key, text in attributes.items()})
-
-        def end(name: str) -> None:
-            nonlocal depth
-            depth -= 1
-            builder.end(_clark(name))
-
-        def refuse(*_: object) -> None:
-            raise UnreadablePacket("it has a document type, which could define entities")
-
-        parser = expat.ParserCreate(namespace_separator="}")
-        parser.buffer_text = True
-        parser.StartElementHandler, parser.EndElementHandler = start, end
-        parser.CharacterDataHandler = builder.data
-        parser.StartNamespaceDeclHandler = self._declared
-        parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
-        try:
+        if packet[:2] not in (b"\xff\xfe", b"\xfe\xff"):
             # Some writers end the text by a zero, which in UTF-16 is half of a character.
-            parser.Parse(packet if packet[:2] in (b"\xff\xfe", b"\xfe\xff") else packet.rstrip(b"\0"), True)
-            return builder.close()
-        except (expat.ExpatError, LookupError, ValueError, AssertionError) as error:  # Lookup: of an encoding
-            raise UnreadablePacket(f"it is not XML ({error})") from None
+            packet = packet.rstrip(b"\0")
+        try:
+            return xml_tree.parse(packet, self._declared)
+        except xml_tree.UnreadableXml as error:
+            raise UnreadablePacket(str(error)) from None
 
     def _declared(self, prefix: str | None, uri: str) -> None:
         # A prefix may stand for two names in two places: the first keeps it.
@@ -267,10 +242,6 @@ class _Tree:
 #: A parser would make spaces of these in an attribute, and a line feed of a carriage return.
 _RETURN = {"\r": "&#13;"}
 _BREAKS = {"\n": "&#10;", "\t": "&#9;", **_RETURN}
-
-
-def _clark(name: str) -> str:
-    return "{" + name if "}" in name else name
 
 
 def _full(name: str) -> str:

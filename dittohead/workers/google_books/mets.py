@@ -2,24 +2,22 @@
 
 Sources: METS 1.12 (OBJID of the root; dmdSec/mdWrap/xmlData), MARCXML (namespace MARC21/slim); MARC 21, field
 245 (title) and subfields a, n, p, b. That Google's OBJID is LIB_BARCODE, as is the file's name, is read in
-HathiTrust's tools. Parsed by expat, which refuses document types and with them all entities.
+HathiTrust's tools. Read without document types.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from xml.etree import ElementTree  # the tree alone; see `_parsed`
-from xml.etree.ElementTree import Element, TreeBuilder
-from xml.parsers import expat
+from xml.etree import ElementTree  # the tree alone; see `xml_tree`
+from xml.etree.ElementTree import Element
+
+from dittohead.toolkit import xml_tree
 
 METS = "http://www.loc.gov/METS/"
 MARC = "http://www.loc.gov/MARC21/slim"
 
 #: A larger one is not read: a volume of 1,000 pages has one of a megabyte or two.
 MOST = 128 << 20
-
-#: Elements within elements; a METS file has some ten.
-_DEEPEST = 100
 
 
 class UnreadableMets(Exception):
@@ -36,8 +34,11 @@ class Mets:
 
 
 def read(data: bytes) -> Mets:
-    """Return what a METS file says. Raises: Unreadable."""
-    root = _parsed(data)
+    """Return what a METS file says. Raises: UnreadableMets."""
+    try:
+        root = xml_tree.parse(data)
+    except xml_tree.UnreadableXml as error:
+        raise UnreadableMets(str(error)) from None
     if root.tag != f"{{{METS}}}mets":
         raise UnreadableMets(f"its root is {root.tag}, and not METS")
     record = root.find(f".//{{{METS}}}dmdSec//{{{MARC}}}record")
@@ -61,37 +62,3 @@ def _document(record: Element) -> bytes:
     record.tail = None
     written: bytes = ElementTree.tostring(record, encoding="utf-8", xml_declaration=True)
     return written + b"\n"
-
-
-def _parsed(data: bytes) -> Element:
-    builder, depth = TreeBuilder(), 0
-
-    def start(name: str, attributes: dict[str, str]) -> None:
-        nonlocal depth
-        depth += 1
-        if depth > _DEEPEST:
-            raise UnreadableMets("its elements are nested too deeply")
-        builder.start(_clark(name), {_clark(key): text for key, text in attributes.items()})
-
-    def end(name: str) -> None:
-        nonlocal depth
-        depth -= 1
-        builder.end(_clark(name))
-
-    def refuse(*_: object) -> None:
-        raise UnreadableMets("it has a document type, which could define entities")
-
-    parser = expat.ParserCreate(namespace_separator="}")
-    parser.buffer_text = True
-    parser.StartElementHandler, parser.EndElementHandler = start, end
-    parser.CharacterDataHandler = builder.data
-    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
-    try:
-        parser.Parse(data, True)
-        return builder.close()
-    except (expat.ExpatError, LookupError, ValueError, AssertionError) as error:
-        raise UnreadableMets(f"it is not XML ({error})") from None
-
-
-def _clark(name: str) -> str:
-    return f"{{{name}" if "}" in name else name
