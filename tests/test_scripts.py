@@ -9,7 +9,7 @@ import pytest
 
 from dittohead.config.loader import load
 from dittohead.model.errors import ConfigError
-from dittohead.workers.command.scripts import scripts
+from dittohead.toolkit.scripts import scripts
 
 #: Lines whose script is SCRIPT.
 WITH = [

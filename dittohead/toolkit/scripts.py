@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from dittohead.contract import placeholders
+
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
@@ -59,6 +61,20 @@ def scripts(argv: Sequence[str]) -> Iterator[Script]:
             if re.fullmatch(kind.names, os.path.basename(word)):
                 for found in _of(kind, argv, index + 1):
                     yield Script(index=found, program=word, takes=kind.takes, rest=kind.rest)
+
+
+def mistakes(argv: Sequence[str]) -> Iterator[tuple[int, str, str]]:
+    """Yield (where, what, hint) for each placeholder inside a script: what it stands for would be run.
+
+    Args:
+        argv: a program and its arguments, with placeholders.
+    """
+    for script in scripts(argv):
+        for name in dict.fromkeys(placeholders.named(argv[script.index])):
+            what = f"{{{name}}} stands inside a script of {script.program}, which would run what it holds"
+            after = "".join(f'"{word}", ' for word in (*script.rest, f"{{{name}}}")).removesuffix(", ")
+            hint = f"Write {script.takes} there, and add to argv, behind the script: {after}"
+            yield script.index, what, hint
 
 
 def _of(kind: _Kind, argv: Sequence[str], start: int) -> Iterator[int]:

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dittohead.model.errors import ItemError
+from dittohead.config.loader import load
+from dittohead.contract import placeholders
+from dittohead.model.errors import ConfigError, ItemError
 from dittohead.workers.identify import wellformed
 from dittohead.workers.identify.wellformed import Check
 from dittohead.workers.identify.worker import IdentifyOptions, IdentifyWorker
@@ -196,8 +198,8 @@ async def test_no_more_programs_run_at_once_than_parallel_says(tmp_path: Path) -
     marks = tmp_path / "marks"
     marks.mkdir()
     program = (
-        "import os, sys; os.close(os.open(f'MARKS/{os.getpid()}', os.O_CREAT)); "
-        "n = len(os.listdir('MARKS')); os.unlink(f'MARKS/{os.getpid()}'); sys.exit(n > 3)"
+        "import os, sys; os.close(os.open(f'MARKS/{{os.getpid()}}', os.O_CREAT)); "
+        "n = len(os.listdir('MARKS')); os.unlink(f'MARKS/{{os.getpid()}}'); sys.exit(n > 3)"
     ).replace("MARKS", str(marks))
     await IdentifyWorker().run(ctx, options(own(program), parallel=3))
     assert len(listed(ctx)) == 8
@@ -217,6 +219,7 @@ def test_a_program_that_is_missing_is_named_with_its_package(monkeypatch: pytest
         ({"tool": "qpdf", "argv": ["x", "{file}"]}, "name either a tool, or argv"),
         ({"argv": ["x", "{file}"]}, "name the formats it checks"),
         ({"argv": ["x"], "extension": "a"}, r"one argument has to hold \{file\} or \{path\}"),
+        ({"argv": ["x", "{file}", "{sha256}"], "extension": "a"}, r"no \{sha256\} here"),
         ({"tool": "jhove"}, "jpylyzer"),
     ],
 )
@@ -230,3 +233,41 @@ async def test_a_list_as_a_table_says_it_too(tmp_path: Path) -> None:
     await IdentifyWorker().run(ctx, options({"tool": "xmllint"}, format="csv"))
     assert (ctx.work / "formats.csv").read_text().splitlines()[1].endswith(",xmllint: valid")
     assert os.listdir(ctx.work) == ["formats.csv"]
+
+
+CONFIG = """
+root: .
+pipelines:
+  p:
+    match: "(?P<study>.+)"
+    steps:
+      - identify:
+          wellformed:
+            - {extension: dat, argv: ARGV}
+"""
+
+
+async def test_a_program_in_the_configuration_is_given_each_file(tmp_path: Path) -> None:
+    """With what the folder is called, whatever that holds, and the file at its place."""
+    config = tmp_path / "config.yaml"
+    program = "import sys; print(sys.argv[1:], file=open(sys.argv[2] + '.said', 'w'))"
+    config.write_text(
+        CONFIG.replace("ARGV", json.dumps([sys.executable, "-c", program, "{study}", "{path}"]))
+    )
+    (step,) = load(config).pipelines[0].steps
+    values = {"study": "a{file}b"}
+    given = placeholders.render_options(step.options, values, IdentifyWorker())
+    ctx = LoneContext(tmp_path, tree(tmp_path / "vol", {"x.dat": b"1"}))
+    await IdentifyWorker().run(ctx, IdentifyOptions.model_validate(given))
+    place = tmp_path / "vol" / "x.dat"
+    assert place.with_name("x.dat.said").read_text() == f"{['a{file}b', str(place)]}\n"
+
+
+def test_a_file_inside_a_script_is_refused_with_its_place(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG.replace("ARGV", '[sh, -c, "verapdf {path}"]'))
+    with pytest.raises(ConfigError) as caught:
+        load(config)
+    (problem,) = caught.value.problems
+    assert str(problem).startswith(f"{config}:9:")
+    assert "{path} stands inside a script of sh" in str(problem)

@@ -13,7 +13,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dittohead.contract import placeholders
 from dittohead.contract.options import Duration
 from dittohead.contract.worker import Done, Options, Planned, StepContext, StepResult, Wait, Worker
 from dittohead.model.errors import ItemError, MachineShort, TargetError, TransientError
@@ -25,7 +24,7 @@ from dittohead.system.machine_faults import said_in
 from dittohead.system.process import TAIL, Completed, environment, run
 from dittohead.system.program_output import LEAST, Mask, StepLog
 from dittohead.system.threads import Stop, in_thread
-from dittohead.workers.command.scripts import scripts
+from dittohead.toolkit.scripts import mistakes
 
 #: EX_TEMPFAIL. Source: sysexits.h.
 _TEMPFAIL = 75
@@ -85,12 +84,8 @@ class CommandWorker(Worker[CommandOptions]):
 
     def mistakes(self, options: CommandOptions) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
         """Find placeholders inside a script: a folder's name would be run as a part of it."""
-        for script in scripts(options.argv):
-            for name in dict.fromkeys(placeholders.named(options.argv[script.index])):
-                what = f"{{{name}}} stands inside a script of {script.program}, which would run what it holds"
-                after = "".join(f'"{word}", ' for word in (*script.rest, f"{{{name}}}")).removesuffix(", ")
-                hint = f"Write {script.takes} there, and add to argv, behind the script: {after}"
-                yield ("argv", script.index), what, hint
+        for index, what, hint in mistakes(options.argv):
+            yield ("argv", index), what, hint
 
     def target(self, options: CommandOptions) -> str:
         """Return what the options call it."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from dittohead.contract import placeholders
 from dittohead.contract.options import Duration
 from dittohead.model.errors import ItemError
 from dittohead.model.text import visible
@@ -34,7 +36,7 @@ from dittohead.workers.identify.process import Identified
 Judgement = Literal["valid", "warning", "invalid", "unknown"]
 
 #: Stands in argv for the open file, and for its path.
-_FILE, _PATH = "{file}", "{path}"
+_FILE = "{file}"
 
 #: Lines of what a program says that are kept, and characters of each.
 _LINES, _LONGEST = 10, 300
@@ -90,8 +92,13 @@ class Check(Conditions):
     @field_validator("argv")
     @classmethod
     def _with_a_file(cls, value: list[str]) -> list[str]:
-        if value and not any(_FILE in part or _PATH in part for part in value[1:]):
+        if not value:
+            return value
+        named = {name for part in value[1:] for name in placeholders.named(part)}
+        if not named & {"file", "path"}:
             raise ValueError("one argument has to hold {file} or {path}")
+        if others := named & placeholders.FILE - {"file", "path"}:
+            raise ValueError(f"there is no {{{min(others)}}} here; write {{file}} or {{path}}")
         return value
 
     @model_validator(mode="after")
@@ -178,10 +185,8 @@ class Checker:
         if program is None:
             raise FileNotFoundError(check.missing())
         arguments = list(_TOOLS[check.tool].argv) if check.tool else check.argv[1:]
-        place, whole = b"/proc/self/fd/%d" % fd, bytes(self.root) + b"/" + path
-        argv = [
-            part.encode().replace(_FILE.encode(), place).replace(_PATH.encode(), whole) for part in arguments
-        ]
+        values = {"file": f"/proc/self/fd/{fd}", "path": os.fsdecode(bytes(self.root) + b"/" + path)}
+        argv = [os.fsencode(placeholders.fill(part, values)) for part in arguments]
         kept = bytearray()
 
         def keep(data: bytes) -> None:

@@ -34,6 +34,7 @@ from dittohead.model.text import counted, display
 from dittohead.system import files
 from dittohead.system.process import environment
 from dittohead.system.threads import in_thread
+from dittohead.toolkit import scripts
 from dittohead.toolkit.faulty_files import FaultyFiles
 from dittohead.toolkit.runners import Renewed
 from dittohead.workers.identify.policy import Decision, FormatRule, FormatVerdict, verdict
@@ -96,12 +97,19 @@ class IdentifyWorker(Worker[IdentifyOptions]):
     name = "identify"
     Options = IdentifyOptions
     makes_outputs = True
+    per_file = frozenset({"wellformed"})
 
     def check(self, options: IdentifyOptions) -> list[str]:
         """See that Siegfried is there."""
         if util.find_spec("pygfried") is None:
             return ["pygfried is not installed; type: pip install 'dittohead[identify]'"]
         return [missing for check in options.wellformed if (missing := check.missing())]
+
+    def mistakes(self, options: IdentifyOptions) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+        """Find placeholders inside a script: a file's name would be run as a part of it."""
+        for number, check in enumerate(options.wellformed):
+            for index, what, hint in scripts.mistakes(check.argv):
+                yield ("wellformed", number, "argv", index), what, hint
 
     async def doctor(
         self, options: IdentifyOptions, secret: Callable[[str], str]
