@@ -228,5 +228,13 @@ def test_every_block_is_of_a_kind_that_is_looked_at() -> None:
 def test_every_set_up_is_carried_out() -> None:
     """Each page of a whole set-up, and the tutorial, is named by the test that runs it."""
     tests = "\n".join(path.read_text() for path in (TOP / "tests").rglob("test_*.py"))
-    for page in ("tutorial", "drop-folder", "bucket-to-bucket", "records", "grin", "preservation-service"):
+    for page in (
+        "tutorial",
+        "drop-folder",
+        "bucket-to-bucket",
+        "bag-to-archive",
+        "records",
+        "grin",
+        "preservation-service",
+    ):
         assert f'"{page}.md"' in tests, page
