@@ -63,7 +63,7 @@ def layers() -> list[str]:
 #: The contract, by who needs it: what is written, what it is given, what it says.
 PARTS: dict[str, tuple[str, ...]] = {
     "For workers": (
-        "Worker", "Options", "StepContext", "Inputs", "Made", "Recipe", "Planned", "Done", "Wait",
+        "Worker", "Options", "StepContext", "Inputs", "Made", "Recipe", "Planned", "Done", "Wait", "Freeze",
         "UndoContext", "VerifyContext",
     ),
     "For sources": (

@@ -40,6 +40,7 @@ from dittohead.store.custody import Custody
 from dittohead.store.requests import Request
 from dittohead.system import fail_points, files, log
 from dittohead.system.threads import Stop, in_thread
+from dittohead.system.waiting import event_or_time
 
 #: Between two rounds; the first comes soon after the start. Seconds.
 _ROUND_S, _FIRST_S = 600.0, 5.0
@@ -89,8 +90,7 @@ class Removal:
         """Make rounds until cancelled."""
         wait = _FIRST_S
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), wait)
+            await event_or_time(self._wake, wait)
             self._wake.clear()
             wait = _ROUND_S
             for task in (self.unfinished_round, self.asked_round, self.due_round):

@@ -172,8 +172,8 @@ def test_a_set_of_tiles_that_is_not_right_is_found(tmp_path: Path, fault: str) -
         tile.write_bytes(tile.read_bytes()[:-2000])
     script = (
         "import sys; from pathlib import Path; from dittohead.toolkit.images.iiif import verify\n"
-        "from dittohead.toolkit.images.recipe import Recipe\n"
-        "print(verify(Path(sys.argv[1]), (600, 400), Recipe(format='iiif-static', tile=256)))"
+        "from dittohead.toolkit.images.recipe import ImageRecipe\n"
+        "print(verify(Path(sys.argv[1]), (600, 400), ImageRecipe(format='iiif-static', tile=256)))"
     )
     said = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True, check=False)
     assert said.returncode == 1

@@ -1,9 +1,9 @@
 """The child program: makes the METS document of one package from what others made, and validates it.
 
-The arguments are the path of a request (`content.Request` as JSON), its address space in bytes, and two
-descriptors: compiled schematrons, {key: XSLT}, are read from the first, and written to the second where there
-are more. It answers lines of JSON: {"files": N} as it goes on, and at its end {"result": ..., "faulty": TEXT,
-"count": N, "named": [TEXT], "others": [TEXT]}. What is wrong stands on standard error, a line for each.
+The arguments are the path of a request (`content.PackageRequest` as JSON), its address space in bytes, and
+two descriptors: compiled schematrons, {key: XSLT}, are read from the first, and written to the second where
+there are more. It answers lines of JSON: {"files": N} as it goes on, and at its end {"result": ..., "faulty":
+TEXT, "count": N, "named": [TEXT], "others": [TEXT]}. What is wrong stands on standard error, a line for each.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from dittohead.model.text import visible
-from dittohead.toolkit.sip.content import Request
-from dittohead.toolkit.sip.making import Findings, Making
+from dittohead.toolkit.sip.content import PackageRequest
+from dittohead.toolkit.sip.making import Findings, MetsMaking
 
 
 def main() -> None:
@@ -31,12 +31,12 @@ def main() -> None:
     most, known_at, now_at = map(int, sys.argv[2:5])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    request = Request.model_validate_json(Path(sys.argv[1]).read_bytes())
+    request = PackageRequest.model_validate_json(Path(sys.argv[1]).read_bytes())
     with open(known_at, "rb") as known:
         compiled: dict[str, str] = json.loads(known.read() or b"{}")
     before = len(compiled)
     findings = Findings(write=lambda line: os.write(2, visible(line).encode() + b"\n"))
-    making = Making(request, findings, compiled)
+    making = MetsMaking(request, findings, compiled)
     making.progress = lambda files: answer({"files": files})
     result = making.run()
     if len(compiled) > before:

@@ -36,7 +36,7 @@ class Agent(_Part):
     version: str = ""
 
 
-class Document(_Part):
+class DescriptiveMetadata(_Part):
     """Descriptive metadata: a file of the folder, or what is known of an object."""
 
     file: str = ""  #: path of an XML document, relative to the files, in hex
@@ -54,7 +54,7 @@ class Package(_Part):
     creator: str = ""  #: the organization
     created: str  #: RFC 3339, UTC: when the first version of the package was made
     modified: str = ""  #: when this version was, where there is an earlier one
-    documents: tuple[Document, ...] = ()
+    documents: tuple[DescriptiveMetadata, ...] = ()
     events: tuple[SipEvent, ...] = ()
     agents: tuple[Agent, ...] = ()
     identifier_type: str = "UUID"  #: of files
@@ -63,7 +63,7 @@ class Package(_Part):
     use: dict[str, str] = {}  #: pattern of paths: USE of those files
 
 
-class Request(_Part):
+class PackageRequest(_Part):
     """What the program is asked for."""
 
     profile: Profile

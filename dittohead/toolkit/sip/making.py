@@ -20,7 +20,7 @@ from dittohead.toolkit.faulty_files import FaultyFiles
 from dittohead.toolkit.images import headers
 from dittohead.toolkit.images.headers import ImageHeader, Jpeg2000, Unclear
 from dittohead.toolkit.sip import charset, descriptive, sorting, xml
-from dittohead.toolkit.sip.content import Document, Request
+from dittohead.toolkit.sip.content import DescriptiveMetadata, PackageRequest
 from dittohead.toolkit.sip.descriptive import Section
 from dittohead.toolkit.sip.mets import DEEPEST, MetsWriter, PackedFile, chunks
 from dittohead.toolkit.sip.schemas import BadSchemas, Validator
@@ -85,10 +85,10 @@ class Result:
         return asdict(self)
 
 
-class Making:
+class MetsMaking:
     """Makes one document."""
 
-    def __init__(self, request: Request, findings: Findings, compiled: dict[str, str]) -> None:
+    def __init__(self, request: PackageRequest, findings: Findings, compiled: dict[str, str]) -> None:
         self.progress: Callable[[int], None] = lambda files: None  #: told how many files are looked at
         self._request, self._findings, self._compiled = request, findings, compiled
         self._profile, self._package = request.profile, request.package
@@ -108,7 +108,7 @@ class Making:
         validator = self._validator({one.mdtype for one in sections} | {one.othermdtype for one in sections})
         if validator is not None:
             self._check(validator, known)
-        self._look()
+        self._first_pass()
         if self._findings:
             return self.result
         self._write(MetsWriter(self._profile, self._package, sections), validator)
@@ -116,7 +116,7 @@ class Making:
 
     # -- descriptive metadata ----------------------------------------------------------------
 
-    def _sections(self) -> Iterator[tuple[Document, Section]]:
+    def _sections(self) -> Iterator[tuple[DescriptiveMetadata, Section]]:
         for document in self._package.documents:
             if not document.file:
                 known = descriptive.mods if document.mods else descriptive.dublin_core
@@ -131,11 +131,11 @@ class Making:
             self.result.kinds.append(section.othermdtype or section.mdtype)
             yield document, section
 
-    def _given(self, document: Document) -> Section:
+    def _given(self, document: DescriptiveMetadata) -> Section:
         with files.opened_beneath(Path(self._request.root), bytes.fromhex(document.file)) as fd:
             return descriptive.given(xml.parsed(fd), self._profile)
 
-    def _check(self, validator: Validator, known: list[tuple[Document, Section]]) -> None:
+    def _check(self, validator: Validator, known: list[tuple[DescriptiveMetadata, Section]]) -> None:
         """Validate each document by itself: a finding then names its file."""
         for document, section in known:
             for element in section.elements if document.file else ():
@@ -144,7 +144,7 @@ class Making:
 
     # -- files -------------------------------------------------------------------------------
 
-    def _look(self) -> None:
+    def _first_pass(self) -> None:
         limits, size = self._profile.limits, 0
         with open(self._known, "w", encoding="utf-8") as known:
             lines = sorting.read(Path(self._request.files))

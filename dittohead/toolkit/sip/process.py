@@ -17,7 +17,7 @@ from typing import Any
 from dittohead.model.errors import ItemError, TransientError
 from dittohead.system import program_output
 from dittohead.system.process import Child
-from dittohead.toolkit.sip.content import Request
+from dittohead.toolkit.sip.content import PackageRequest
 
 #: Where the package lies: children start there, so that no folder they work on is on their sys.path.
 _HOME = Path(__file__).resolve().parents[3]
@@ -27,7 +27,7 @@ _LINE_MOST = 4 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
+class MetsResult:
     """What a child says at its end."""
 
     result: Mapping[str, Any]  #: `making.Result` as JSON values
@@ -66,14 +66,14 @@ _COMPILED = _Compiled()
 
 
 async def make(
-    request: Request,
+    request: PackageRequest,
     *,
     env: Mapping[str, str],
     log: Path | None,
     memory: int,
     timeout_s: float,
     progress: Callable[[int], None],
-) -> Made:
+) -> MetsResult:
     """Have a child make and validate a METS document.
 
     Args:
@@ -101,7 +101,7 @@ async def make(
             return await _followed(child, timeout_s, progress)
 
 
-async def _followed(child: Child, timeout_s: float, progress: Callable[[int], None]) -> Made:
+async def _followed(child: Child, timeout_s: float, progress: Callable[[int], None]) -> MetsResult:
     assert child.process.stdout is not None  # noqa: S101
     while True:
         try:
@@ -121,5 +121,5 @@ async def _followed(child: Child, timeout_s: float, progress: Callable[[int], No
             )
         told = json.loads(line)
         if "result" in told:
-            return Made(**told)
+            return MetsResult(**told)
         progress(told["files"])

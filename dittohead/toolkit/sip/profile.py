@@ -10,11 +10,13 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
 
+from dittohead.system.patterns import Pattern
+
 #: Where the profiles lie that come with dittohead.
 HERE = Path(__file__).parent / "profiles"
 
 
-class BadProfile(Exception):
+class BadPackageProfile(Exception):
     """A file is not a profile; says why."""
 
 
@@ -33,7 +35,7 @@ class Value(_Part):
     @classmethod
     def _compiles(cls, value: str) -> str:
         try:
-            re.compile(value)
+            Pattern(value)
         except re.error as error:
             raise ValueError(f"this is not a regular expression: {error}") from None
         return value
@@ -100,7 +102,7 @@ class Schemas(_Part):
     alike: bool = False
 
 
-class Mets(_Part):
+class MetsProfile(_Part):
     """What a METS document has besides what all have."""
 
     namespaces: dict[str, str] = Field(default_factory=dict)  #: prefix: namespace
@@ -121,7 +123,7 @@ class Profile(_Part):
     form: Literal["folder", "tar", "zip"] = "tar"
     top: bool = False  #: an archive holds one directory, which all lies in
     payload: str = "data/"  #: where the files lie in the package
-    mets: Mets = Mets()
+    mets: MetsProfile = MetsProfile()
     premis: Literal["2.3", "3.0"] = "3.0"
     values: dict[str, Value] = Field(default_factory=dict)
     event_types: dict[str, str] = Field(default_factory=dict)  #: by our own; "" leaves such events out
@@ -155,7 +157,7 @@ class Profile(_Part):
             about = f" ({wanted.about})" if wanted.about else ""
             if not values.get(name):
                 found += [f"values: {name} is missing{about}"] if wanted.required else []
-            elif not re.fullmatch(wanted.pattern, values[name]):
+            elif Pattern(wanted.pattern).fullmatch(values[name]) is None:
                 found.append(
                     f'values: {name}: "{values[name]}" does not have the form that is asked for{about}'
                 )
@@ -175,12 +177,14 @@ def path_of(profile: str) -> Path:
 def read(profile: str) -> Profile:
     """Return a profile, by the name of one that comes with dittohead or by a path.
 
-    Raises: BadProfile: it is none; OSError.
+    Raises: BadPackageProfile: it is none; OSError.
     """
     try:
         return Profile.model_validate(yaml.safe_load(path_of(profile).read_bytes()))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise BadProfile(f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}") from None
+        raise BadPackageProfile(
+            f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadProfile(" ".join(str(error).split())) from None
+        raise BadPackageProfile(" ".join(str(error).split())) from None

@@ -30,7 +30,7 @@ _FORM = Literal["folder", "tar", "zip"]
 
 
 @dataclass(kw_only=True)
-class Parts:
+class PackageParts:
     """What a package is made of besides the folder's files, by their paths in it."""
 
     documents: dict[bytes, Path]  #: its METS document and its signature
@@ -59,7 +59,7 @@ class _Hashed:
         self._file.flush()
 
 
-class Archive:
+class PackageArchive:
     """Makes one package in the step's directory. Blocking."""
 
     def __init__(self, ctx: StepContext, profile: Profile, form: _FORM, name: str, stop: Stop) -> None:
@@ -69,7 +69,7 @@ class Archive:
         self._members = 0
         self._listed: list[Output] = []  #: of a folder; an archive's members may be many
 
-    def make(self, parts: Parts) -> None:
+    def make(self, parts: PackageParts) -> None:
         """Make it, and read back what was written.
 
         # 1 write temp  2 fsync  3 rename  4 read back  (the engine: 5 result durable)
@@ -110,7 +110,7 @@ class Archive:
             with zipfile.ZipFile(cast(IO[bytes], file), "w", zipfile.ZIP_STORED) as archive:
                 yield BagZip(archive, top)
 
-    def _files(self, place: BagPlace, parts: Parts) -> None:
+    def _files(self, place: BagPlace, parts: PackageParts) -> None:
         for name, document in parts.documents.items():
             digest, size = files.sha256_file(document)
             with open(document, "rb") as file:
@@ -130,7 +130,7 @@ class Archive:
             done += entry.size
             self._ctx.progress(done, self._ctx.source.size, "bytes")
 
-    def _bag(self, place: BagPlace, parts: Parts) -> None:
+    def _bag(self, place: BagPlace, parts: PackageParts) -> None:
         scratch = parts.documents[METS].parent
         making = Making(self._ctx.source, ["sha256", "sha512"], scratch, self._stop)
         making.hint, making.tags, making.put = self._hint, parts.documents, self._put

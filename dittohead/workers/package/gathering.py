@@ -21,13 +21,13 @@ from dittohead.model.text import display
 from dittohead.system.threads import Stop
 from dittohead.toolkit.provenance import Owners, origins
 from dittohead.toolkit.sip import descriptive
-from dittohead.toolkit.sip.content import Agent, Document, Package, SipEvent, as_line, derived
+from dittohead.toolkit.sip.content import Agent, DescriptiveMetadata, Package, SipEvent, as_line, derived
 from dittohead.toolkit.sip.profile import Profile
 from dittohead.workers.package.options import PackageOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gathered:
+class GatheredContent:
     """What was gathered."""
 
     package: Package
@@ -46,11 +46,11 @@ class Gathering:
         self._found: list[bytes] = []  #: files that are metadata
         self._matched: set[str] = set()
 
-    def run(self, target: Path) -> Gathered:
+    def run(self, target: Path) -> GatheredContent:
         """Gather everything.
 
         Args:
-            target: takes a line for each file; see `content.Request.files`.
+            target: takes a line for each file; see `content.PackageRequest.files`.
 
         Raises: ItemError, OSError, Stopped.
         """
@@ -73,7 +73,7 @@ class Gathering:
                 self._see_metadata(entry)
         known = list(self._known(described, owners))
         package = self._package(known)
-        return Gathered(
+        return GatheredContent(
             package=package,
             unmatched=[one for one in self._options.metadata if one not in self._matched],
         )
@@ -94,7 +94,7 @@ class Gathering:
 
     # -- description -------------------------------------------------------------------------
 
-    def _known(self, described: Described, owners: _OwnersOfFiles) -> Iterator[Document]:
+    def _known(self, described: Described, owners: _OwnersOfFiles) -> Iterator[DescriptiveMetadata]:
         """Yield what is known of the objects: in their order, as files name them by number."""
         given = {
             name: [values] if isinstance(values, str) else values for name, values in self._options.dc.items()
@@ -104,13 +104,13 @@ class Gathering:
             terms = [(name, value) for name, values in given.items() for value in values]
             terms += [term for term in descriptive.terms_of(each.description) if term[0] not in given]
             if given or named or not self._options.metadata:
-                yield Document(
+                yield DescriptiveMetadata(
                     terms=tuple(terms), mods=self._options.describe_as == "mods", of_all=not owners.several
                 )
 
-    def _package(self, known: list[Document]) -> Package:
+    def _package(self, known: list[DescriptiveMetadata]) -> Package:
         options = self._options
-        documents = [*known, *(Document(file=path.hex()) for path in self._found)]
+        documents = [*known, *(DescriptiveMetadata(file=path.hex()) for path in self._found)]
         events = list(_events(self._profile, [*self._past, self._packing()], self._ctx.job_id))
         agents = {agent.identifier: agent for _, agent in events}
         return Package(

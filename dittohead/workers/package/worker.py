@@ -19,11 +19,11 @@ from dittohead.model.text import counted
 from dittohead.system import files
 from dittohead.system.threads import in_thread
 from dittohead.toolkit.sip import process, profile, schemas
-from dittohead.toolkit.sip.content import Request
-from dittohead.toolkit.sip.profile import BadProfile, Profile
+from dittohead.toolkit.sip.content import PackageRequest
+from dittohead.toolkit.sip.profile import BadPackageProfile, Profile
 from dittohead.toolkit.sip.signature import BadKey, Signer, lines
-from dittohead.workers.package.archive import METS, Archive, Parts
-from dittohead.workers.package.gathering import Gathered, Gathering
+from dittohead.workers.package.archive import METS, PackageArchive, PackageParts
+from dittohead.workers.package.gathering import GatheredContent, Gathering
 from dittohead.workers.package.options import PackageOptions
 
 #: Raised when the same files, options and events make another package than before.
@@ -54,7 +54,7 @@ class PackageWorker(Worker[PackageOptions]):
         """See that the profile can be read, and that it is given what it asks for."""
         try:
             wanted = profile.read(options.profile)
-        except (OSError, BadProfile) as error:
+        except (OSError, BadPackageProfile) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             known = ", ".join(profile.names())
             return [f"profile: {options.profile}: {reason}; there are {known}, or give a file's path"]
@@ -114,7 +114,7 @@ class PackageWorker(Worker[PackageOptions]):
             signed = await asyncio.to_thread(signer.sign, lines(_METS, made.result["sha256"]))
             await asyncio.to_thread(files.write_durably, signature, signed)
             documents[wanted.signature.encode()] = signature
-        parts = Parts(
+        parts = PackageParts(
             documents=documents,
             mets_sha256=made.result["sha256"],
             identifier=options.id,
@@ -123,7 +123,7 @@ class PackageWorker(Worker[PackageOptions]):
             date=(gathered.package.modified or gathered.package.created)[:10],
         )
         form, name = _form(options, wanted), _name(ctx, options, wanted)
-        await in_thread(lambda stop: Archive(ctx, wanted, form, name, stop).make(parts))
+        await in_thread(lambda stop: PackageArchive(ctx, wanted, form, name, stop).make(parts))
         await asyncio.to_thread(shutil.rmtree, scratch)
         for output in parts.outputs:
             ctx.output(output)
@@ -131,10 +131,10 @@ class PackageWorker(Worker[PackageOptions]):
 
 
 async def _document(
-    ctx: StepContext, options: PackageOptions, wanted: Profile, gathered: Gathered, scratch: Path
-) -> process.Made:
+    ctx: StepContext, options: PackageOptions, wanted: Profile, gathered: GatheredContent, scratch: Path
+) -> process.MetsResult:
     """Have the METS document made. Raises: ItemError: something is wrong, with all that is."""
-    request = Request(
+    request = PackageRequest(
         profile=wanted,
         package=gathered.package,
         root=str(ctx.source.root),
@@ -157,7 +157,7 @@ async def _document(
     return made
 
 
-def _refused(ctx: StepContext, made: process.Made, others: Sequence[str]) -> ItemError:
+def _refused(ctx: StepContext, made: process.MetsResult, others: Sequence[str]) -> ItemError:
     parts = [f"{counted(made.count, 'finding')}: {made.faulty}"] if made.count else []
     parts += others[:_NAMED]
     parts += [f"and {len(others) - _NAMED} findings more"] if len(others) > _NAMED else []
@@ -172,7 +172,7 @@ def _refused(ctx: StepContext, made: process.Made, others: Sequence[str]) -> Ite
     return error
 
 
-def _done(ctx: StepContext, wanted: Profile, made: process.Made, parts: Parts) -> Done:
+def _done(ctx: StepContext, wanted: Profile, made: process.MetsResult, parts: PackageParts) -> Done:
     told = made.result
     words = [f"{parts.identifier} by {wanted.name}: {counted(told['files'], 'file')}"]
     words += [units.size(sum(output.size for output in parts.outputs))]
@@ -197,7 +197,7 @@ def _profile(options: PackageOptions) -> Profile:
     """Return the profile. Raises: ItemError: it is none, or is not given what it asks for."""
     try:
         wanted = profile.read(options.profile)
-    except (OSError, BadProfile) as error:
+    except (OSError, BadPackageProfile) as error:
         raise ItemError(f"the profile cannot be used: {error}", where=options.profile) from error
     problems = _problems(wanted, options)
     if problems:
