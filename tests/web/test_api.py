@@ -209,6 +209,17 @@ async def test_a_body_that_cannot_be_read_changes_nothing(web_harness: Served) -
         assert made.harness.store.run(lambda c: c.execute(requests.select()).all()) == []
 
 
+async def test_a_value_of_another_type_is_refused(web_harness: Served) -> None:
+    """As the description says: 0 is not false, and "true" is not true, where copies are not to be compared."""
+    for given in (0, 1, "true", "false", None, [], {}):
+        made, client = web_harness
+        body = {"reason": "x", "unverified": given}
+        found, said = await call(client, "/api/v1/jobs/x/delete", "POST", token=OPERATOR, json=body)
+        assert (found, said["status"]) == (422, 422)
+        assert "unverified" in said["detail"]
+        assert made.harness.store.run(lambda c: c.execute(requests.select()).all()) == []
+
+
 async def test_methods_and_addresses_that_are_not_there_are_said(web_harness: Served) -> None:
     """As problem details, with what is allowed."""
     _, client = web_harness

@@ -86,12 +86,15 @@ async def read_body(request: web.Request, model: type[BaseModel]) -> BaseModel:
         raise Problem(400, "the body is not JSON in UTF-8") from error
     if not isinstance(given, dict):
         raise Problem(422, "the body is not a JSON object")
-    return _validated(given, model, 422)
+    return _validated(given, model, 422, strict=True)
 
 
-def _validated(fields: dict[str, Any], model: type[BaseModel], status: int) -> BaseModel:
+def _validated(
+    fields: dict[str, Any], model: type[BaseModel], status: int, *, strict: bool = False
+) -> BaseModel:
+    # What is said in JSON has its type: 0 is not false there. In an address all is text.
     try:
-        return model.model_validate(fields)
+        return model.model_validate(fields, strict=strict)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         said = "; ".join(f'"{".".join(map(str, e["loc"]))}": {_words(e["msg"])}' for e in found[:5])
