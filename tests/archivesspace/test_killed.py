@@ -15,6 +15,7 @@ import pytest
 from tests.archivesspace.conftest import shown
 from tests.support.archivesspace import ArchivesSpace
 from tests.support.archivesspace_job import AO, NAME, Job
+from tests.support.length import budget
 
 pytestmark = pytest.mark.slow
 
@@ -90,12 +91,15 @@ def half_there(site: ArchivesSpace) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("begun", "first"),
-    [
-        (nothing_there, ".*"),
+    budget(
+        [
+            (nothing_there, ".*"),
+            (half_there, ".*"),
+            (with_events, "/agents/software|.*/events"),
+            (each_file, r".*/digital_objects"),
+        ],
         (half_there, ".*"),
-        (with_events, "/agents/software|.*/events"),
-        (each_file, r".*/digital_objects"),
-    ],
+    ),
 )
 async def test_killed_anywhere(
     site: ArchivesSpace, tmp_path: Path, begun: Callable[[ArchivesSpace], dict[str, Any]], first: str

@@ -26,7 +26,7 @@ from tests.support.ports import free_port
 from tests.support.s3_server import S3Server
 from tests.support.wheel import program
 
-pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.rest, pytest.mark.service, pytest.mark.timeout(240)]
 
 PAGE = DOCS / "grin.md"
 

@@ -20,7 +20,7 @@ from tests.support.daemon import site
 from tests.support.settled import at_once
 from tests.support.trees import tree
 
-pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.rest, pytest.mark.service, pytest.mark.timeout(240)]
 
 WORKER, SOURCE = DOCS / "write-a-worker.md", DOCS / "write-a-source.md"
 

@@ -22,6 +22,7 @@ from dittohead.toolkit.images.process import abilities
 from tests.support.boot import TOP
 from tests.support.convert import Rig
 from tests.support.images import decoded, encode, jpeg, pixels, tiff
+from tests.support.length import budget
 from tests.support.trees import tree
 
 
@@ -101,6 +102,7 @@ async def test_xmp_behind_thousands_of_texts_is_kept(tmp_path: Path) -> None:
     assert np.array_equal(decoded(path), pixels(40, 30, 1))
 
 
+@pytest.mark.rest
 async def test_thumbnails_are_made_of_them_too(tmp_path: Path, wide: bytes) -> None:
     tree(tmp_path / "in", {**BEYOND, "wide.avif": wide})
     for name in (*BEYOND, "wide.avif"):
@@ -189,7 +191,7 @@ async def test_what_libvips_says_it_reads_it_reads(tmp_path: Path, loader: str) 
     await Rig(tmp_path).convert({"a": KINDS[loader][2]}, match=["*"])
 
 
-@pytest.mark.parametrize("loader", KINDS)
+@pytest.mark.parametrize("loader", budget(list(KINDS), *list(KINDS)[:3]))
 @pytest.mark.parametrize("unfit", ["fail", "keep"])
 async def test_a_kind_whose_loader_is_missing_is_not_called_damaged(
     tmp_path: Path, lacking: Any, loader: str, unfit: str

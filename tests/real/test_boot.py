@@ -18,7 +18,7 @@ from tests.support.boot import TOP, Machine, machine
 from tests.support.images import tiff
 from tests.support.wheel import copy
 
-pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.rest, pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(600)]
 
 UPLOADER = 60001
 SECRET = "tk-5gHq81zRw0"
@@ -165,7 +165,6 @@ def test_anothers_images_are_converted_and_delivered_under_the_sandbox(host: Mac
     assert {m["name"] for m in of_job} == {"scans-1"}
 
 
-@pytest.mark.rest
 def test_a_reload_applies_to_new_jobs_and_a_bad_one_is_refused(host: Machine) -> None:
     """The job in flight keeps its steps; the unit is active all along."""
     drop(host, "held-old", {"a": b"1"})
@@ -226,7 +225,6 @@ def test_a_secret_arrives_by_loadcredential_and_shows_nowhere(host: Machine) -> 
     assert host.run("cat", "/root/chat-url", user=UPLOADER, check=False).returncode != 0
 
 
-@pytest.mark.rest
 def test_the_watchdog_ends_a_daemon_that_hangs_and_its_job_goes_on(host: Machine) -> None:
     """A stopped main thread no longer feeds it."""
     (host.files / "etc/systemd/system/dittohead.service.d/watchdog.conf").write_text(
@@ -261,7 +259,6 @@ def test_it_stops_in_time_with_rsync_in_flight_and_goes_on_after_the_start(host:
     assert [(p.name, p.read_bytes() == data) for p in delivered] == [("big.bin", True)]
 
 
-@pytest.mark.rest
 def test_a_bad_configuration_ends_it_once_and_for_all(host: Machine) -> None:
     """Exit status 78 does not start it again; a good file is."""
     configure(host, CONFIG.replace("convert: {}", "convert: {qualty: 80}"))
@@ -275,7 +272,6 @@ def test_a_bad_configuration_ends_it_once_and_for_all(host: Machine) -> None:
     assert host.show("ActiveState") == "active"
 
 
-@pytest.mark.rest
 def test_killed_it_is_started_again_and_the_job_goes_on(host: Machine) -> None:
     """By kill -9 of the main process: what it had started is gone too."""
     drop(host, "held-k", {"a": b"1"})
@@ -291,7 +287,6 @@ def test_killed_it_is_started_again_and_the_job_goes_on(host: Machine) -> None:
     assert (host.files / "target/ran").read_text() == "after\n"
 
 
-@pytest.mark.rest
 def test_drain_finishes_what_runs_before_it_stops(host: Machine) -> None:
     """`stop: {mode: drain}`: systemd's patience is extended as long as the job takes."""
     configure(host, CONFIG + "\nstop: {mode: drain}\n")

@@ -49,6 +49,7 @@ def counts(here: Site) -> tuple[int, int, int]:
     return (found[0]["jobs"], found[0]["done"], found[0]["failed"]) if found else (0, 0, 0)
 
 
+@pytest.mark.rest
 def test_a_collection_is_seen_and_tried_again_as_one(here: Site, tmp_path: Path) -> None:
     """By commands alone, as its page says."""
     tree(tmp_path / "coll-a", {**objects(4), "002": {"a.txt": "half"}, "list.csv": "x"})
@@ -169,6 +170,7 @@ def test_a_lost_store_is_made_anew_with_its_batches(here: Site, tmp_path: Path) 
     here.until(lambda: counts(here) == (3, 2, 1))
 
 
+@pytest.mark.rest
 def test_a_scheduled_run_ends_when_the_whole_collection_is_told(tmp_path: Path) -> None:
     """Neither between two pieces of the splitting, nor before its end is noted."""
     config = CONFIG.format(tmp=tmp_path).replace("rsync: {to", "checksum: {} #")

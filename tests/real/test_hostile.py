@@ -304,6 +304,7 @@ def test_no_secret_is_in_any_delivery_and_work_goes_on(troubled: Box, attacked: 
 # -- one against all -------------------------------------------------------------------------
 
 
+@pytest.mark.rest
 @needs_two
 def test_what_cannot_be_moved_stays_and_says_why() -> None:
     """In the inbox, told by the log and by status; made movable, it is taken. No link is taken for a folder."""
@@ -323,6 +324,7 @@ def test_what_cannot_be_moved_stays_and_says_why() -> None:
         here.check(shut, "done")
 
 
+@pytest.mark.rest
 @needs_two
 @pytest.mark.parametrize("deed", [(os.chmod, "b", 0), (os.unlink, "No space left on device")])
 def test_a_folder_cannot_pause_the_target_for_all(deed: Deed) -> None:
@@ -338,6 +340,7 @@ def test_a_folder_cannot_pause_the_target_for_all(deed: Deed) -> None:
         here.check_calm()
 
 
+@pytest.mark.rest
 def test_a_name_cannot_speak_for_ssh() -> None:
     """A file named like ssh's complaint, gone while rsync wants it and back before anybody else looks."""
     name = "b: Permission denied (x"
@@ -385,6 +388,7 @@ def test_a_folder_made_immovable_during_the_job_holds_up_nobody() -> None:
         assert (here.stations_of(folder), here.traces(folder)) == (["done"], [])
 
 
+@pytest.mark.rest
 def test_a_folder_may_be_called_like_anothers_reason() -> None:
     """Both fail, each with a reason of its own; the daemon lives on."""
     with box() as here:
@@ -397,6 +401,7 @@ def test_a_folder_may_be_called_like_anothers_reason() -> None:
         here.start()
 
 
+@pytest.mark.rest
 def test_an_upload_may_be_deeper_than_the_daemons_stack() -> None:
     """One that is still dotted is measured, not walked into until the daemon falls over."""
     with box(stale_after="1ms") as here:
@@ -415,6 +420,7 @@ def test_a_sparse_file_does_not_fill_the_target() -> None:
         assert here.stations_of(folder) == ["failed"] or delivered.stat().st_blocks * 512 < 1 << 24
 
 
+@pytest.mark.rest
 def test_a_folder_that_never_fits_holds_up_nobody() -> None:
     """Ten terabytes of holes before `convert`, which needs room: others are taken all the same."""
     with box() as here:
@@ -481,6 +487,7 @@ def test_over_ssh_too_what_was_delivered_is_the_manifest(far: Site, tmp_path: Pa
     assert moved["station"] == "failed" or read_tree(tmp_path / "far") == {b"a": b"good"}
 
 
+@pytest.mark.rest
 def test_a_directory_swapped_as_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told as a change of the folder, at the one moment when the walk has seen it and not yet opened it."""
     folder, opened = tree(tmp_path / "x", {"d": {"a": "1"}}), files._open_dir

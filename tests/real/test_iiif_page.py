@@ -18,7 +18,7 @@ from tests.support.convert import Rig
 from tests.support.images import encode
 from tests.support.static_site import serving
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.rest, pytest.mark.service]
 
 HOSTILE = "<img src=x onerror=document.title='taken'></script><script>document.title='taken'</script>"
 

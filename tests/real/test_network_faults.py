@@ -77,6 +77,7 @@ def test_a_host_that_refuses_is_paused_and_resumed(far: Far) -> None:
     assert far.delivered() == {b"x/a": DATA}
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("after", [10, 2500, 60_000, 290_000])
 def test_a_connection_that_breaks_off_is_taken_up_again(far: Far, after: int) -> None:
     """At the greeting, in the handshake, in the middle of a file, near its end; nothing half stays."""
@@ -127,6 +128,7 @@ def test_a_host_with_another_key_gets_nothing(far: Far) -> None:
     assert far.delivered() == {b"x/a": DATA}
 
 
+@pytest.mark.rest
 def test_a_host_that_was_away_gets_everything(far: Far) -> None:
     """Its sshd is stopped and started again; jobs of other days wait meanwhile, and are told of once."""
     far.server.stop()

@@ -17,7 +17,7 @@ from tests.support.daemon import Site, site
 from tests.support.length import budget
 from tests.support.page_views import EMPTY, MORE, SCHEMES, VIEWS, WIDTHS, View
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.rest, pytest.mark.service]
 
 #: What looks wrong without being wrong for axe: something sticks out of the window, or is cut off.
 _STICKS_OUT = """() => {

@@ -217,6 +217,7 @@ def test_preservation_and_access_one_after_the_other(world: World) -> None:
     assert len(world.access()) == 3
 
 
+@pytest.mark.rest
 def test_pages_in_islandora_and_their_address_in_the_record(world: World) -> None:
     """By the second block of the page, in place of the steps for access."""
     first, second = blocks()

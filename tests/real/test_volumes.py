@@ -18,7 +18,7 @@ from tests.support.daemon import Site, site
 from tests.support.trees import read_tree
 from tests.workers.test_google_books import BARCODE, listed, volume
 
-pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.rest, pytest.mark.service, pytest.mark.timeout(240)]
 
 
 CONFIG = """

@@ -155,6 +155,7 @@ def set_by(here: Site, clock: Path) -> Path:
     return clock
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("step", budget(["-1d", "+1d"], "-1d"))
 def test_a_clock_that_is_set_puts_nothing_off(here: Site, tmp_path: Path, step: str) -> None:
     """A day back or forth: what waits for a few seconds waits for a few seconds."""

@@ -12,6 +12,7 @@ import pytest
 
 from dittohead.system.fail_points import SOURCE_POINTS
 from tests.support.images import jpeg, levels
+from tests.support.length import budget
 from tests.support.s3_server import S3Server
 from tests.support.upstream import Place, upstream
 
@@ -119,6 +120,7 @@ def test_wrapped_messages_are_understood_and_others_left_counted_and_said(place:
     assert said == {"it is not JSON", "it names the bucket another"}
 
 
+@pytest.mark.rest
 def test_a_message_is_not_lost_when_its_job_fails_and_goes_when_a_retry_succeeds(
     place: Place, tmp_path: Path
 ) -> None:
@@ -146,6 +148,7 @@ def test_a_message_is_not_lost_when_its_job_fails_and_goes_when_a_retry_succeeds
     assert place.source()["orders"]["open"] == 0
 
 
+@pytest.mark.rest
 def test_a_rerun_of_a_failed_folder_settles_what_upstream_waits_for(place: Place, tmp_path: Path) -> None:
     """Another job, of the same inode."""
     place.put("bad1/a", b"x")
@@ -301,6 +304,7 @@ def test_a_store_that_is_down_stops_only_its_source_and_is_said(place: Place) ->
     place.until_done("set")
 
 
+@pytest.mark.rest
 def test_commands_work_with_and_without_a_daemon(place: Place) -> None:
     """A dry run writes nothing; a round without a daemon drops what there is room for."""
     place.put("set/a", b"x")
@@ -348,7 +352,7 @@ def test_a_lost_store_fetches_again_beside_what_is_done(place: Place) -> None:
     place.site.until(lambda: place.source()["items"]["done"] == 1)
 
 
-@pytest.mark.parametrize("point", SOURCE_POINTS)
+@pytest.mark.parametrize("point", budget(SOURCE_POINTS, "source.piece", "source.renamed"))
 def test_a_daemon_killed_at_any_moment_of_a_fetch_brings_the_folder_once(place: Place, point: str) -> None:
     """And the message is deleted in the end, not before."""
     place.put("set/a", os.urandom(MIB))

@@ -21,6 +21,9 @@ from tests.support.islandora import Islandora, served
 from tests.support.islandora_state import PASSWORD, Call
 from tests.support.trees import tree
 
+# Each kills at every call: slow by nature.
+pytestmark = pytest.mark.rest
+
 KNOWN = {"objects": [{"description": {"identifier": "GEH_1_2", "title": "Letters"}}]}
 
 

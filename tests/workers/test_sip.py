@@ -32,6 +32,7 @@ from dittohead.workers.package.worker import PackageWorker
 from tests.support import package
 from tests.support.context import LoneContext
 from tests.support.images import encode, pixels, tiff
+from tests.support.length import budget
 from tests.support.package import DPRES, LIDO, NS, context, folder, key, mets_of, packed, unpacked
 from tests.support.trees import read_tree, tree
 
@@ -770,6 +771,7 @@ class Many:
             yield Entry(path=f"d{number // 1000}/p{number}".encode(), size=1, sha256=digest, mtime_ns=10**18)
 
 
+@pytest.mark.rest
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_files(schemas: Path, tmp_path: Path) -> None:
     """Ten times as many files need hardly more memory, here and in the child."""
@@ -823,14 +825,18 @@ def written(base: Path, payload: Path, kill: int = 0, dies: str = "") -> tuple[i
 
 @pytest.mark.parametrize(
     ("kill", "dies"),
-    [
-        (1, ""),
+    budget(
+        [
+            (1, ""),
+            (3, ""),
+            (7, ""),
+            (0, "file.written:1:kill"),
+            (0, "file.durable:1:kill"),
+            (0, "file.renamed:1:kill"),
+        ],
         (3, ""),
-        (7, ""),
-        (0, "file.written:1:kill"),
         (0, "file.durable:1:kill"),
-        (0, "file.renamed:1:kill"),
-    ],
+    ),
 )
 def test_killed_while_it_is_written(tmp_path: Path, kill: int, dies: str) -> None:
     """What is left of a try that was killed is no package; the next try leaves the same as one that was not."""

@@ -29,7 +29,7 @@ from tests.support.patience import Patience
 from tests.support.s3_server import Request, S3Server
 from tests.workers.test_upload import MIB, Place, interrupted, place
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.rest, pytest.mark.service]
 
 LARGE = 10 * MIB  #: two parts of the smallest size
 SMALLEST: dict[str, Any] = {"part_size": "5MiB"}
