@@ -11,7 +11,7 @@ from typing import IO
 
 _MANIFEST = re.compile(rb"(tag)?manifest-([A-Za-z0-9_-]+)\.txt")
 _LINE = re.compile(r"([0-9A-Fa-f]+)[ \t]+(.+)", re.DOTALL)
-_FETCH = re.compile(r"(\S+)[ \t]+(\d+|-)[ \t]+(.+)", re.DOTALL)
+_FETCH = re.compile(r"(\S+)[ \t]+([0-9]{1,18}|-)[ \t]+(.+)", re.DOTALL)
 
 #: What a manifest writes in place of CR, LF and the percent sign. Source: RFC 8493, 2.1.3.
 _CODED = re.compile(rb"%(0[DdAa]|25)")
@@ -58,6 +58,7 @@ class FetchLine:
 
     number: int
     url: str
+    size: int | None  #: bytes; None where it says none
     path: bytes
 
 
@@ -129,7 +130,9 @@ def fetches(file: IO[bytes], encoding: str) -> Iterator[FetchLine]:
         found = _FETCH.fullmatch(line)
         if found is None:
             raise BadLine(f"line {number} is not a URL, a length and a path")
-        yield FetchLine(number=number, url=found[1], path=found[3].encode("utf-8", "surrogateescape"))
+        path = found[3].encode("utf-8", "surrogateescape")
+        size = None if found[2] == "-" else int(found[2])
+        yield FetchLine(number=number, url=found[1], size=size, path=path)
 
 
 def decoded(path: bytes) -> bytes:

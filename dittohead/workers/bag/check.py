@@ -85,6 +85,23 @@ _DIFFERING = 100
 _READERS = 2
 
 
+def top_of(source: Inputs, stop: Stop) -> bytes:
+    """Return the directory that is the bag, with a slash: b"" for the folder itself, or the only one in it.
+
+    Blocking. Raises: OSError; Stopped.
+    """
+    if os.path.lexists(source.root / "bagit.txt"):
+        return b""
+    tops = set()
+    for entry in source.entries():
+        stop.check()
+        if not entry.is_dir:
+            tops.add(entry.path.partition(b"/")[0] + b"/")
+    only = next(iter(tops)) if len(tops) == 1 else b""
+    inner = os.path.join(os.fsencode(source.root), only, _DECLARATION)
+    return only if only and os.path.isfile(inner) else b""
+
+
 class BagCheck:
     """One check of one bag. Blocking; `run` it in a thread."""
 
@@ -101,7 +118,7 @@ class BagCheck:
 
         Raises: OSError: the disk; Stopped.
         """
-        self._prefix = self._top()
+        self._prefix = top_of(self._source, self._stop)
         self._root = Path(os.fsdecode(os.path.join(os.fsencode(self._source.root), self._prefix)))
         self._index.add_files(self._files())
         if self._declared():
@@ -116,15 +133,6 @@ class BagCheck:
         return self.bag
 
     # -- what lies there ---------------------------------------------------------------------
-
-    def _top(self) -> bytes:
-        """Return the directory that is the bag, with a slash: the folder itself, or the only one in it."""
-        if os.path.lexists(self._source.root / "bagit.txt"):
-            return b""
-        tops = {entry.path.partition(b"/")[0] + b"/" for entry in self._entries() if not entry.is_dir}
-        only = next(iter(tops)) if len(tops) == 1 else b""
-        inner = os.path.join(os.fsencode(self._source.root), only, _DECLARATION)
-        return only if only and os.path.isfile(inner) else b""
 
     def _entries(self) -> Iterator[Entry]:
         for entry in self._source.entries():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +13,10 @@ Algorithm = Literal["md5", "sha1", "sha256", "sha512"]
 
 #: Labels whose values the step itself knows. Source: RFC 8493, 2.2.2.
 OURS = frozenset({"payload-oxum", "bagging-date", "bag-size"})
+
+
+#: Of a host, or of all hosts below a name.
+_HOST = r"^(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$"
 
 
 class BagOptions(Options):
@@ -40,6 +44,13 @@ class BagOptions(Options):
         description="A BagIt profile (JSON, such as those of bagit-profiles), which the bag must conform to.",
     )
 
+    fetch: list[Annotated[str, Field(pattern=_HOST)]] = Field(
+        default_factory=list,
+        description="With `check`: hosts, such as `files.example.org` or `*.example.org`. What `fetch.txt` "
+        "lists and the bag lacks is fetched from them. The completed bag is made, for later steps with "
+        "`from:`. Without it nothing is fetched, and a bag that lacks files fails.",
+    )
+
     @field_validator("info")
     @classmethod
     def _labels(cls, value: dict[str, str]) -> dict[str, str]:
@@ -62,4 +73,6 @@ class BagOptions(Options):
         made = {"algorithms", "info", "form"} & self.model_fields_set
         if self.check and made:
             raise ValueError(f"check: true makes no bag, so that {sorted(made)[0]} has no meaning with it")
+        if self.fetch and not self.check:
+            raise ValueError("fetch: completes a bag that is checked: write check: true")
         return self

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dittohead import __version__
-from dittohead.contract.worker import Done, Planned, Recipe, StepContext, StepResult, Worker
+from dittohead.contract.worker import Done, Inputs, Planned, Recipe, StepContext, StepResult, Worker
 from dittohead.model import units
 from dittohead.model.errors import ItemError
 from dittohead.model.events import AGENT, Event, EventType
@@ -22,6 +22,7 @@ from dittohead.system.threads import Stop, in_thread
 from dittohead.toolkit.bagit.making import BagFolder, BagPlace, BagTar, BagZip, MadeBag, Making
 from dittohead.workers.bag import profile
 from dittohead.workers.bag.check import Bag, BagCheck, BagFindings
+from dittohead.workers.bag.completing import complete
 from dittohead.workers.bag.index import Index
 from dittohead.workers.bag.options import BagOptions
 
@@ -59,6 +60,9 @@ class BagWorker(Worker[BagOptions]):
         """Yield the bag, or that it would be checked."""
         if options.check:
             yield Planned(action="run", what="check of the bag", detail=counted(ctx.source.files, "file"))
+            if options.fetch:
+                hosts = ", ".join(options.fetch)
+                yield Planned(action="make", what="the completed bag", detail=f"fetched from {hosts}")
             return
         if options.form == "folder":
             for entry in ctx.source.entries():
@@ -78,8 +82,11 @@ class BagWorker(Worker[BagOptions]):
     # -- check -------------------------------------------------------------------------------
 
     async def _check(self, ctx: StepContext, options: BagOptions) -> Done:
-        bag, findings = await in_thread(lambda stop: _checked(ctx, options, stop))
+        source = await complete(ctx, options.fetch) if options.fetch else ctx.source
+        bag, findings = await in_thread(lambda stop: _checked(ctx, options, source, stop))
         if findings.errors.count:
+            if options.fetch:  # what was fetched may be what is wrong
+                await in_thread(lambda stop: files.empty(ctx.work, stop.check))
             error = ItemError(
                 f"this is not a valid bag: {findings.errors}",
                 where=ctx.name,
@@ -97,6 +104,8 @@ class BagWorker(Worker[BagOptions]):
             detail += f"; {counted(findings.warnings.count, 'warning')}: {findings.warnings}"
         outcome = "warning" if findings.warnings.count else "success"
         ctx.event(Event(type=EventType.VALIDATION, outcome=outcome, detail=detail, agent=AGENT))
+        if options.fetch:
+            await in_thread(lambda stop: _put(ctx, source, stop))
         return Done(detail=detail)
 
     # -- make --------------------------------------------------------------------------------
@@ -119,19 +128,28 @@ def _archive(ctx: StepContext, options: BagOptions) -> bytes:
     return os.fsencode(f"{ctx.name}.{options.form}")
 
 
-def _checked(ctx: StepContext, options: BagOptions, stop: Stop) -> tuple[Bag, BagFindings]:
+def _put(ctx: StepContext, source: Inputs, stop: Stop) -> None:
+    """Record the files of a completed bag as made, each with the one that it is a copy of."""
+    dropped = ctx.source.files
+    for number, entry in enumerate(entry for entry in source.entries() if not entry.is_dir):
+        stop.check()
+        copied = entry.path if number < dropped else b""
+        ctx.output(Output(path=entry.path, size=entry.size, sha256=entry.sha256, source=copied))
+
+
+def _checked(ctx: StepContext, options: BagOptions, source: Inputs, stop: Stop) -> tuple[Bag, BagFindings]:
     done, lock = 0, threading.Lock()
 
     def progress(size: int) -> None:  # in any of the threads that read
         nonlocal done
         with lock:
             done += size
-        ctx.progress(done, ctx.source.size, "bytes")
+        ctx.progress(done, source.size, "bytes")
 
     with open(ctx.log_file(), "a", encoding="utf-8", errors="backslashreplace") as log:
         findings = BagFindings(lambda line: print(line, file=log))
         with Index(ctx.work / ".index.tmp") as index:
-            check = BagCheck(ctx.source, index, findings, stop)
+            check = BagCheck(source, index, findings, stop)
             check.progress = progress
             bag = check.run()
         if options.profile is not None and bag.declaration is not None:
