@@ -396,6 +396,7 @@ async def test_a_step_that_a_person_has_to_decide_about_freezes_its_job(harness:
         await harness.until(lambda: [job.state for job in harness.jobs("n")] == [JobState.FROZEN])
     (job,) = harness.jobs("n")
     assert job.reason == "is this right?"
+    assert [facts["reason"] for event, facts in harness.told if event == "frozen"] == ["is this right?"]
     assert [
         event.detail for event in harness.store.run(job_store.events_of, job.id) if event.detail == "odd"
     ] == ["odd"]
@@ -408,6 +409,7 @@ async def test_a_step_that_a_person_has_to_decide_about_freezes_its_job(harness:
         await harness.until_over("n")
     assert harness.job("n").state is JobState.DONE
     assert asked == [{}, {"of": "a.txt"}]
+    assert len([event for event, _ in harness.told if event == "frozen"]) == 1
 
 
 async def test_steps_beside_one_that_is_frozen_go_on_to_their_end(tmp_path: Path) -> None:
@@ -800,6 +802,9 @@ async def test_a_step_that_kills_the_daemon_again_and_again_is_frozen(harness: H
     async with again.running():
         await again.until(lambda: again.job("x").state is JobState.FROZEN)
         assert "died 5 times during step second" in again.job("x").reason
+        assert [facts["reason"] for event, facts in again.told if event == "frozen"] == [
+            again.job("x").reason
+        ]
         assert (await again.ask("thaw", "x"))["ok"]
         await again.until_over("x")
     again.store.close()

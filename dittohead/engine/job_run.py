@@ -34,7 +34,9 @@ from dittohead.model.events import AGENT, Event, EventType
 from dittohead.model.records import Job, StepRow
 from dittohead.model.states import JobState, Station, StepState
 from dittohead.model.text import counted
+from dittohead.store import Connection
 from dittohead.store import jobs as job_store
+from dittohead.store import outbox as outbox_store
 from dittohead.store.suspects import FREEZE_AT
 from dittohead.system import fail_points, log, machine_faults
 from dittohead.system.threads import in_thread
@@ -537,7 +539,7 @@ class _Run:
         targets = sorted({aside.target for aside in asides} - {""})
         wake_at = min((aside.wake_at for aside in asides if aside.wake_at is not None), default=None)
         if frozen := "; ".join(aside.reason for aside in asides if aside.state is JobState.FROZEN):
-            await self._put_off(JobState.FROZEN, reason=frozen, wake_at=None)
+            await self._freeze(frozen)
             log.get().warning(log.JOB_FROZEN, reason=frozen)
             return
         # What waits for a target is woken by it, whatever else the job waits for.
@@ -556,8 +558,22 @@ class _Run:
         )
         positions = [row.position for row in rows]
         await self.engine.store.write(job_store.forgive, self.job.id, self.job.token, positions)
-        await self._put_off(JobState.FROZEN, reason=reason, wake_at=None)
+        await self._freeze(reason)
         log.get().error(log.JOB_FROZEN, reason=reason)
+
+    async def _freeze(self, reason: str) -> None:
+        """Freeze the job for a person to decide, and tell them: one commit."""
+        notices = await asyncio.to_thread(self.engine.compose, "frozen", job=self.job, reason=reason)
+
+        def work(connection: Connection) -> None:
+            job_store.put_off(
+                connection, self.job.id, self.job.token, state=JobState.FROZEN, reason=reason, wake_at=None
+            )
+            outbox_store.add(connection, notices)
+
+        await self.engine.store.write(work)
+        if notices:
+            self.engine.wake_notifier()
 
     async def _put_off(self, state: JobState, **changes: Any) -> None:
         await self.engine.store.write(job_store.put_off, self.job.id, self.job.token, state=state, **changes)

@@ -55,9 +55,9 @@ class Composer:
             given: of done, failed and recovered: job, steps, receipt, links (use, URI), and failure of the
                 last; of batch: outcome (done, failed, cancelled or recovered: who asks for that is told),
                 batch, counts, failures, beside; of late_change and damaged: job, count, files; of
-                stuck: jobs, hours;
-                of stale: name, age_seconds, size, uid, uploads; of held: arrivals, uid; of paused and full:
-                target, reason; of resumed: target; of nearly_full: target, percent, free.
+                frozen: job, reason; of stuck: jobs, hours; of stale: name, age_seconds, size, uid, uploads;
+                of held: arrivals, uid; of paused and full: target, reason; of resumed: target;
+                of nearly_full: target, percent, free.
         """
         if event == "stuck":
             return list(self._stuck(**given))
@@ -252,6 +252,15 @@ def _damaged(
         "files": list(files),
         "more": count - len(files),
         "verify": f"dittohead verify {job.id}",
+    }
+
+
+def _frozen(root: Path, whose: Owner | None, *, job: Job, reason: str) -> dict[str, Any]:
+    return {
+        "job": _job(job, whose),
+        "reason": reason,
+        "thaw": f"dittohead thaw {job.id}",
+        "cancel": f"dittohead cancel {job.id}",
     }
 
 
@@ -507,6 +516,7 @@ _FACTS: dict[str, Callable[..., dict[str, Any]]] = {
     "batch": _batch,
     "late_change": _late_change,
     "damaged": _damaged,
+    "frozen": _frozen,
     "stuck": _stuck,
     "stale": _stale,
     "held": _held,

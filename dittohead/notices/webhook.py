@@ -31,6 +31,7 @@ TYPES = {
     "recovered": "job.recovered",
     "late_change": "job.changed_late",
     "damaged": "job.damaged",
+    "frozen": "job.frozen",
     "stuck": "jobs.stuck",
     "stale": "upload.stale",
     "held": "arrival.held",

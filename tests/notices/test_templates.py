@@ -165,6 +165,7 @@ def test_facts_have_the_shape_that_templates_are_checked_against() -> None:
         },
         "late_change": {"job": job(), "count": 21, "files": ["b: added", "a: changed"]},
         "damaged": {"job": job(), "count": 21, "files": ["s3://b/a: is missing", "s3://b/b: differs"]},
+        "frozen": {"job": job(), "reason": "is this right?"},
         "stale": {"name": ".x", "age_seconds": 7200.0, "size": 5, "uid": 1000},
         "held": {
             "uid": 1000,

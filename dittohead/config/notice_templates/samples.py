@@ -119,6 +119,13 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "more": 1,
         "verify": "dittohead verify 01J0000000000000000000JOB1",
     },
+    "frozen": {
+        **_SITE,
+        "job": _JOB,
+        "reason": "the policy holds 2 files: a.wad: PUID UNKNOWN (ask the producer); b.wad: the same",
+        "thaw": "dittohead thaw 01J0000000000000000000JOB1",
+        "cancel": "dittohead cancel 01J0000000000000000000JOB1",
+    },
     "stuck": {
         **_SITE,
         "count": 3,

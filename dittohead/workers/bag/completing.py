@@ -212,7 +212,7 @@ class _Fetching:
     async def all(self, wanted: Sequence[_Wanted]) -> list[Entry]:
         """Fetch all of them; return them as files of the bag, in any order.
 
-        Raises: ItemError: some cannot be had, all named; TransientError: a host is away; OSError.
+        Raises: ItemError: some are not available, all named; TransientError: a host is away; OSError.
         """
         total = sum(one.size or 0 for one in wanted)
 
