@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from dittohead.cli import lines
+import dittohead
+from dittohead.cli import lines, terminal
 from dittohead.cli.lines import ListLine
 from dittohead.model.units import age, duration, size
 
@@ -97,3 +99,14 @@ def test_sizes_and_durations_are_said_the_same_everywhere() -> None:
         "1 h",
         "2 d 4 h",
     ]
+
+
+def test_a_name_between_colons_is_no_picture() -> None:
+    """Rich puts emoji in the place of `:x:`, which stands in URNs, times and names."""
+    for console in (terminal.out, terminal.err):
+        with console.capture() as said:
+            console.print(terminal.escape("urn:x:1 a:+1:b :warning: 12:on:30"))
+        assert said.get() == "urn:x:1 a:+1:b :warning: 12:on:30\n"
+    for path in Path(dittohead.__file__).parent.rglob("*.py"):
+        for call in re.findall(r"\bConsole\(([^()]*(?:\([^()]*\)[^()]*)*)\)", path.read_text()):
+            assert not call or "emoji=False" in call, path

@@ -8,6 +8,7 @@ import pytest
 
 from dittohead.contract import placeholders
 from dittohead.contract.placeholders import problems, render
+from dittohead.contract.worker import Options
 from dittohead.model.errors import ItemError
 
 VALUES = {"name": "lab-1", "study": "..", "dash": "-rf", "dot": ".", "empty": ""}
@@ -40,8 +41,26 @@ def test_problems_are_found_before_any_folder_comes() -> None:
 
 
 class _Worker:
+    Options = Options
     per_file = frozenset({"service"})
     uris = frozenset({"base", "service", "see_also.id"})
+
+
+class _WithDefaults(Options):
+    path: str = "{name}.tar"
+    label: str = "{file} of {name}"
+    plain: str = "a"
+
+
+class _Filled(_Worker):
+    Options = _WithDefaults
+    per_file = frozenset({"label"})
+
+
+def test_defaults_are_filled_in_as_what_is_written_is() -> None:
+    """But for templates for each file, which their workers fill in."""
+    assert placeholders.render_options({}, {"name": "{x}"}, _Filled()) == {"path": "{x}.tar"}
+    assert placeholders.render_options({"path": "a"}, {"name": "{x}"}, _Filled()) == {"path": "a"}
 
 
 def test_a_value_is_encoded_as_it_is_put_into_a_uri() -> None:

@@ -19,8 +19,9 @@ class _Console(Console):
 
 
 # Where it is not a terminal, lines are for programs: never cut or wrapped.
-out = _Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# No emoji: a name may hold `:x:`, as URNs do.
+out = _Console(emoji=False, highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
+err = Console(emoji=False, stderr=True, highlight=False, soft_wrap=True)
 
 
 def fail(message: str, status: int) -> NoReturn:

@@ -122,7 +122,12 @@ def keep_showing(show: Callable[[Console], None]) -> None:
             drawn = StringIO()
             show(
                 Console(
-                    file=drawn, force_terminal=True, width=out.width, highlight=False, no_color=out.no_color
+                    file=drawn,
+                    emoji=False,
+                    force_terminal=True,
+                    width=out.width,
+                    highlight=False,
+                    no_color=out.no_color,
                 )
             )
             live.update(Text.from_ansi(drawn.getvalue()), refresh=True)

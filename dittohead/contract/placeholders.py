@@ -58,6 +58,10 @@ class Fillable(Protocol):
     """What must be known of a worker to fill in its options."""
 
     @property
+    def Options(self) -> Any:
+        """The model of its options, whose defaults may hold placeholders as well."""
+
+    @property
     def per_file(self) -> frozenset[str]:
         """Options that are templates for each file."""
 
@@ -81,7 +85,7 @@ def render_options(options: Mapping[str, Any], values: Mapping[str, str], worker
     Raises: ItemError: a placeholder has no value, or a value cannot stand there.
     """
     filled = {}
-    for key, value in options.items():
+    for key, value in {**_defaults(worker), **options}.items():
         known = _Encoded(values) if key in worker.uris else values
         inner = {uri.partition(".")[2] for uri in worker.uris if uri.startswith(f"{key}.")}
         if key in worker.per_file:
@@ -91,6 +95,15 @@ def render_options(options: Mapping[str, Any], values: Mapping[str, str], worker
         else:
             filled[key] = render(value, known)
     return filled
+
+
+def _defaults(worker: Fillable) -> dict[str, str]:
+    """Return the defaults that hold placeholders of the folder's; templates for each file stay defaults."""
+    return {
+        key: field.default
+        for key, field in worker.Options.model_fields.items()
+        if isinstance(field.default, str) and named(field.default) and key not in worker.per_file
+    }
 
 
 class _Encoded(dict[str, str]):

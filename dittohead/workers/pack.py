@@ -75,13 +75,13 @@ class PackWorker(Worker[PackOptions]):
 
     async def plan(self, ctx: StepContext, options: PackOptions) -> AsyncIterator[Planned]:
         """Yield the archive."""
-        name = _name(ctx, options)
+        name = options.path
         ctx.output(Output(path=os.fsencode(name), size=0, sha256=""))
         yield Planned(action="make", what=name, detail=counted(ctx.source.files, "file"))
 
     async def run(self, ctx: StepContext, options: PackOptions) -> StepResult:
         """Write the archive durably and read it back. Twice leaves the same file."""
-        name = _name(ctx, options)
+        name = options.path
         target = ctx.work / name
         count, digest = await in_thread(lambda stop: _packed(ctx, options, target, stop))
         found, size = await in_thread(lambda stop: files.sha256_file(target))
@@ -91,10 +91,6 @@ class PackWorker(Worker[PackOptions]):
         detail = f"{name}: {counted(count, 'file')}, SHA-256 {digest}; each compared with its digest"
         ctx.event(Event(type=EventType.PACKING, outcome="success", detail=detail, agent=AGENT))
         return Done(detail=f"{counted(count, 'file')} in {name}, {units.size(size)}")
-
-
-def _name(ctx: StepContext, options: PackOptions) -> str:
-    return options.path.replace("{name}", ctx.name)
 
 
 def _packed(ctx: StepContext, options: PackOptions, target: Path, stop: Stop) -> tuple[int, str]:

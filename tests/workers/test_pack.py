@@ -31,7 +31,7 @@ FILES: dict[str | bytes, Any] = {
 
 async def packed(base: Path, payload: Path, **options: Any) -> tuple[LoneContext, bytes]:
     ctx = LoneContext(base, payload)
-    await PackWorker().run(ctx, PackOptions.model_validate(options))
+    await PackWorker().run(ctx, PackOptions.model_validate({"path": "vol.tar", **options}))
     (output,) = ctx.outputs
     data = (ctx.work / os.fsdecode(output.path)).read_bytes()
     assert (output.size, output.sha256) == (len(data), hashlib.sha256(data).hexdigest())
@@ -49,7 +49,7 @@ async def test_the_same_each_time(tmp_path: Path, compress: str) -> None:
     ctx, second = await packed(tmp_path / "y", two, compress=compress)
     assert first == second
     ctx.again()
-    await PackWorker().run(ctx, PackOptions.model_validate({"compress": compress}))
+    await PackWorker().run(ctx, PackOptions.model_validate({"path": "vol.tar", "compress": compress}))
     assert (ctx.work / "vol.tar").read_bytes() == first
     assert set(os.listdir(ctx.work)) == {"vol.tar"}
 
