@@ -62,7 +62,9 @@ def _print_status(found: ShownStatus, to: Console) -> None:
     if waits:
         to.print(f"  the whole reason: dittohead show {escape(shlex.quote(waits[0].name))}")
     working = [_active(job, now.get("progress", {}).get(job["id"])) for job in found["active"]]
-    active = sum(count for state, count in found["counts"].items() if state not in ("done", "failed"))
+    active = sum(
+        count for state, count in found["counts"].items() if state not in ("done", "failed", "frozen")
+    )
     _print_group("Under way", working, to, more=active, see="dittohead list --state running")
 
 
@@ -86,9 +88,15 @@ def _counts(found: ShownStatus) -> str:
 def _print_attention(found: ShownStatus, now: LiveStatus, to: Console) -> None:
     problems = list(_problems(found, now))
     failed = [lines.of_job(job) for job in found["failed"]]
-    if not problems and not failed:
+    frozen = [_active(job, None) for job in found.get("frozen", [])]
+    if not problems and not failed and not frozen:
         return
     to.print("\n[bold]Needs attention[/bold]")
+    lines.show(frozen, to, indent=2)
+    if (more := found["counts"].get("frozen", 0) - len(frozen)) > 0:
+        to.print(f"  and {more:,} more that are frozen: dittohead list --state frozen")
+    if frozen:
+        to.print(f"  why, and what to do: dittohead show {escape(shlex.quote(frozen[0].name))}")
     lines.show(failed, to, indent=2)
     if found["failed_count"] > len(failed):
         more = found["failed_count"] - len(failed)

@@ -388,6 +388,7 @@ class StoreOverview(TypedDict):
 
     counts: dict[str, int]
     active: list[ShownJob]
+    frozen: list[ShownJob]
     failed: list[ShownJob]
     failed_count: int
     targets: list[ShownTarget]

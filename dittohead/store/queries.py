@@ -180,16 +180,21 @@ def _targets(connection: Connection) -> list[ShownTarget]:
 #: Failed jobs that `status` names; the others are only counted.
 _FAILED = 5
 
+#: Frozen jobs that it names.
+_FROZEN = 5
+
 
 def overview(connection: Connection) -> StoreStatus:
-    """Return what `status` shows of the store: counts, jobs not over, the latest failures, targets."""
-    unfinished = [s for s in JobState if s not in (JobState.DONE, JobState.FAILED)]
+    """Return what `status` shows of the store: counts, unfinished jobs, the latest failures, targets."""
+    unfinished = [s for s in JobState if s not in (JobState.DONE, JobState.FAILED, JobState.FROZEN)]
+    frozen = listing(connection, states=[JobState.FROZEN], limit=_FROZEN)
     return {
         "counts": counts(connection),
         "active": [
             summary(job, job_store.steps_of(connection, job.id))
             for job in listing(connection, states=unfinished, limit=50)
         ],
+        "frozen": [summary(job, job_store.steps_of(connection, job.id)) for job in frozen],
         "failed": [summary(job) for job in history.open_failures(connection, _FAILED)],
         "failed_count": history.count_open_failures(connection),
         "targets": _targets(connection),

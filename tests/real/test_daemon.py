@@ -243,6 +243,10 @@ def test_every_command_on_a_job(steps: Site, tmp_path: Path) -> None:
     steps.until(lambda: "two" in ran(tmp_path))
     assert "frozen" in steps.run("freeze", "x", "--reason", "rights unclear").stdout
     assert steps.json("show", "x")["reason"].endswith("rights unclear")
+    attention = steps.run("status").stdout.partition("Needs attention\n")[2]
+    assert attention.startswith("  ")
+    assert "rights unclear" in attention.splitlines()[0]
+    assert "dittohead show x" in attention
     assert "thawed" in steps.run("thaw", "x").stdout
     steps.until(lambda: ran(tmp_path).count("two") == 2)
     assert "cancelled" in steps.run("cancel", "x").stdout

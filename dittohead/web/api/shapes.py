@@ -460,6 +460,7 @@ class Status(_Answer):
     root: str
     counts: dict[str, int]
     active: list[JobSummary]
+    frozen: list[JobSummary] = Field(description="Jobs that wait until somebody decides; the latest.")
     failed: list[JobSummary]
     failed_count: int
     targets: list[dict[str, Any]]
