@@ -23,7 +23,7 @@ from dittohead.engine import folder_activity, waiting_room
 from dittohead.engine.folder_activity import FolderActivity
 from dittohead.engine.settling import SettlingWait, Why
 from dittohead.folders import manifest
-from dittohead.folders.stations import Stations, _refusal
+from dittohead.folders.stations import Stations, refusal
 from dittohead.model.errors import Immovable, StationError
 from dittohead.model.held import Held, HeldKind, writers
 from dittohead.model.states import JobState, Station
@@ -450,9 +450,9 @@ def test_a_refusal_says_what_it_can(tmp_path: Path) -> None:
     stations = Stations(tmp_path)
     stations.prepare()
     (tmp_path / "inbox" / "x").mkdir(mode=0o750)
-    known = _refusal(PermissionError(errno.EACCES, "no"), tmp_path / "inbox" / "x", tmp_path / "done")
+    known = refusal(PermissionError(errno.EACCES, "no"), tmp_path / "inbox" / "x", tmp_path / "done")
     error = PermissionError(errno.EACCES, "Permission denied")
-    unknown = _refusal(error, tmp_path / "inbox" / "gone", tmp_path / "done")
+    unknown = refusal(error, tmp_path / "inbox" / "gone", tmp_path / "done")
     assert isinstance(known, StationError)
     assert "mode 0750" in known.what
     assert unknown.what == "this folder cannot be moved (Permission denied)"
