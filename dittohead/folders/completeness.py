@@ -208,10 +208,8 @@ class _Look:
         lists = self._lists() if "list" in asked else []
         if lists:
             return [self._listed(lists)]
-        wanted = {"bag": f"a bag's {_DECLARATION.decode()}", "list": "a list of checksums"}
-        raise _Unclear(
-            f"it has no {' and no '.join(wanted[one].removeprefix('a ') for one in sorted(asked))}"
-        )
+        wanted = {"bag": "bagit.txt, as a bag has", "list": "list of checksums"}
+        raise _Unclear(f"it has no {', and no '.join(wanted[one] for one in sorted(asked))}")
 
     def _top_of_bag(self) -> bytes | None:
         """Return the directory that is the bag, with a slash: the folder, or the only one in it."""
