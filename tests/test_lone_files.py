@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -19,6 +20,7 @@ import pytest
 from dittohead.config.loader import ConfigError, load
 from dittohead.config.settings import Watch
 from dittohead.engine.folder_activity import expanded, read_file_activity
+from dittohead.engine.reconcile import reconcile
 from dittohead.engine.settling import Settling, Why
 from dittohead.folders import lone_files
 from dittohead.folders.stations import Stations, owner_of
@@ -212,6 +214,25 @@ def test_a_file_that_is_gone_leaves_nothing_behind(harness: Harness) -> None:
     assert os.listdir(inbox(harness)) == []
 
 
+@pytest.mark.parametrize("call", ["mkdir", "rename"])
+async def test_one_that_may_not_be_moved_is_held_and_nothing_is_left(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    put(harness, "lab.zip")
+    (arrival,) = harness.stations.scan().arrivals
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(lone_files.os if call == "mkdir" else lone_files, _CALLS[call], refuse)
+    held: Any = await harness.claimer.claim(arrival)
+    assert (held.kind, held.reason[:36]) == (HeldKind.IMMOVABLE, "the daemon may not move this file: m")
+    assert os.listdir(inbox(harness)) == ["lab.zip"]
+
+
+_CALLS = {"mkdir": "mkdir", "rename": "rename_noreplace"}
+
+
 # -- whose it is -----------------------------------------------------------------------------------
 
 
@@ -343,6 +364,7 @@ def test_a_kill_at_any_moment_leaves_it_whole_and_the_next_start_finishes_it(
     assert subprocess.run(argv, check=False).returncode == -signal.SIGKILL
     (content,) = read_tree(place).values()
     assert content == b"zip"
+    assert stations.scan().arrivals or stations.scan().uploads
     lone_files.finish_all(stations)
     assert lone_files.finish_all(stations) == 0
     (arrival,) = stations.scan().arrivals
@@ -350,6 +372,30 @@ def test_a_kill_at_any_moment_leaves_it_whole_and_the_next_start_finishes_it(
         assert lone_files.wrap(stations, arrival)
     assert read_tree(place) == {b"lab.zip/lab.zip": b"zip"}
     assert os.listdir(place) == ["lab.zip"]
+
+
+@pytest.mark.parametrize("point", fail_points.WRAP_POINTS)
+async def test_the_next_daemon_takes_it(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    put(harness, "lab.zip")
+    (arrival,) = harness.stations.scan().arrivals
+
+    class Death(BaseException):
+        """The daemon dies here."""
+
+    def die(name: str) -> None:
+        if name == point:
+            raise Death
+
+    with monkeypatch.context() as dying:
+        dying.setattr(fail_points, "point", die)
+        with pytest.raises(Death):
+            lone_files.wrap(harness.stations, arrival)
+    await reconcile(harness.engine, harness.claimer, ())
+    async with harness.running():
+        job = await until_over(harness, "lab.zip")
+    assert (job.state, read_tree(harness.root / "done")) == (JobState.DONE, {b"lab.zip/lab.zip": b"zip"})
 
 
 @pytest.mark.parametrize("taken", ["file", "folder"])

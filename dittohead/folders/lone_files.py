@@ -72,6 +72,8 @@ def wrap(stations: Stations, arrival: Arrival) -> bool:
             os.mkdir(hidden, 0o700)
         except FileNotFoundError as error:
             raise stations.missing(Station.INBOX) from error
+        except PermissionError as error:
+            raise refusal(error, here, inbox) from error
         fsync_dir(inbox)
         fail_points.point("wrap.made")
         try:
@@ -80,7 +82,7 @@ def wrap(stations: Stations, arrival: Arrival) -> bool:
             os.rmdir(hidden)
             if isinstance(error, FileNotFoundError):
                 return False
-            raise refusal(error, here, Path(os.fsdecode(hidden))) from error
+            raise refusal(error, here, inbox) from error
         fail_points.point("wrap.moved")
         return _finish(inbox, hidden, arrival.ino)
 

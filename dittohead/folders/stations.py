@@ -762,8 +762,9 @@ def refusal(error: OSError, folder: Path, to: Path) -> StationError:
     if status is not None:
         user = shell_word(os.fsencode(_user(os.geteuid())))
         cure, command = movable(error.errno, folder, status, (folder.parent, to), user)
+        kind = "folder" if stat.S_ISDIR(status.st_mode) else "file"
         return Immovable(
-            f"the daemon may not move this folder: mode {stat.S_IMODE(status.st_mode):04o}, "
+            f"the daemon may not move this {kind}: mode {stat.S_IMODE(status.st_mode):04o}, "
             f"owner {_user(status.st_uid)}",
             where=display(os.fsencode(folder)),
             cure=cure,
