@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -412,3 +413,17 @@ def test_the_key_takes_one_or_both(tmp_path: Path, given: str, found: tuple[str,
     text = text.replace("limits: {jobs: 4, pack: 4}\n", "")
     (tmp_path / "config.yaml").write_text(text)
     assert load(tmp_path / "config.yaml").pipelines[0].settings.completeness == found
+
+
+def test_the_command_of_the_page_makes_a_list_that_is_read(tmp_path: Path) -> None:
+    """With names that need to be escaped."""
+    from tests.docs.pages import TOP, blocks
+
+    (block,) = (one for one in blocks(TOP / "docs/arrivals.md") if one.language == "sh")
+    folder = tree(tmp_path / "x", {"a": b"1", "line\nbreak \\": b"2", "sub": {"-b": b"3"}})
+    subprocess.run(block.text, shell=True, check=True, cwd=folder)  # as people type it
+    assert seen(folder) == Verdict()
+    claimed = tmp_path / "m.jsonl"
+    manifest.take(folder, claimed, stop=Stop(), ignore=(sent_manifest.PATTERN,))
+    found = sent_manifest.compared(folder, claimed, b"", stop=Stop())
+    assert (bool(found), found.agreed) == (False, 3)

@@ -119,7 +119,7 @@ def _jobs(config: Config, folder: Path, called: str) -> list[tuple[Path, str]]:
     if matched is None or not matched[0].settings.each:
         return [(folder, called)]
     if folder.is_file():
-        fail(f"{folder}: a file is no collection, which the pipeline {matched[0].name} is for", DATA)
+        fail(f"{folder}: the pipeline {matched[0].name} is for collections, and a file cannot be one", DATA)
     found = [
         (path, f"{called}/{path.name}")
         for path in sorted(folder.iterdir())

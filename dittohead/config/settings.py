@@ -305,7 +305,7 @@ class PipelineSettings(_Model):
         default_factory=list,
         description="A folder is held in the inbox until it is complete by names and sizes: `bag` by a bag's "
         "manifests and Payload-Oxum, `list` by lists of checksums as the step `checksum` finds them, "
-        "`[bag, list]` by either. The manifest that `dittohead send` sends along always counts.",
+        "`[bag, list]` by either. The manifest that `dittohead-send` sends along always counts.",
     )
     uploaders: list[Annotated[str, Field(min_length=1)]] = Field(
         default_factory=list,

@@ -140,7 +140,7 @@ class Claimer:
     async def _make_folder(
         self, arrival: Arrival, matched: tuple[Pipeline, Mapping[str, str]] | None
     ) -> Held | None:
-        """Make a folder of a file that has settled; return why it is no arrival yet, or None: it has gone.
+        """Make a folder of a file that has settled; return why it cannot be taken yet, or None: it has gone.
 
         While a folder of its name is under way it stays a file: a further one of the name can still take its
         place then, where `mv` would put that into the folder.

@@ -133,7 +133,7 @@ def read_activity(folder: Path, partial: Sequence[str], *, stop: Stop, now_ns: i
 
 
 def read_file_activity(inbox: Path, name: bytes, partial: Sequence[str], *, now_ns: int) -> FolderActivity:
-    """Look at a file in the inbox as at a folder: its own times tell what they tell of one. Blocking.
+    """Look at a file in the inbox as at a folder: its own times say the same. Blocking.
 
     Writing sets both its times at once; a rename, or setting its time, changes the ctime alone and so comes
     after the last that was written.

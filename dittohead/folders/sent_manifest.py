@@ -144,7 +144,7 @@ def compared(
         listed: the claim's manifest.
         prefix: of the paths that belong to the job, with a slash; b"" for all.
         is_replaced: tells whether somebody has put another file in the place of one, with this digest.
-        note: told of every difference: missing, surplus or changed, and the path.
+        note: is given every difference: missing, surplus or changed, and the path.
 
     Raises: ItemError: the sent manifest cannot be read; FileNotFoundError, OSError; Stopped.
     """
