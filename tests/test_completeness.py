@@ -191,6 +191,16 @@ def test_coded_names_of_a_bag_are_understood_both_ways(tmp_path: Path) -> None:
     assert seen(tree(tmp_path / "x", bag(data, **more)), "bag") == Verdict()
 
 
+def test_each_folder_of_a_collection_is_to_be_a_bag(tmp_path: Path) -> None:
+    folder = tree(tmp_path / "x", {"1": bag({"a": b"1"}), "2": {"in": bag({"b": b"2"})}, "list.txt": b""})
+    assert look(folder, ["bag"], (), Stop(), each=True) == Verdict()
+    (folder / "1/data/a").unlink()
+    assert "not there (1/data/a)" in look(folder, ["bag"], (), Stop(), each=True).lack
+    tree(folder / "3", {"a": b"1"})
+    lack = look(folder, ["bag"], (), Stop(), each=True).lack
+    assert lack == "3 has no bagit.txt, as a bag has"
+
+
 # -- lists of checksums ----------------------------------------------------------------------------
 
 
@@ -264,7 +274,7 @@ async def test_looks_are_not_repeated_while_nothing_changes(
     harness = Harness(tmp_path / "root", CONFIG + "watch: {settle: 1ms, settle_in_place: 1ms}\n")
     looks = []
     walks = []
-    monkeypatch.setattr(completeness, "look", lambda *given: looks.append(1) or look(*given))
+    monkeypatch.setattr(completeness, "look", lambda *a, **b: looks.append(1) or look(*a, **b))
     read = waiting_room.read_activity
     monkeypatch.setattr(waiting_room, "read_activity", lambda *a, **b: walks.append(1) or read(*a, **b))
     folder = harness.arrive("x", {"a": b"1", NAME: lines({"a": b"1", "b": b"2"})})

@@ -441,6 +441,7 @@ def test_a_directory_of_anothers_is_not_finished(tmp_path: Path) -> None:
     ("key", "value", "said"),
     [
         ('match: "lab.*"', 'match: "lab.*"\n    each: folder', "makes a job of each folder"),
+        ('match: "lab.*"', 'match: "lab.*"\n    complete: bag', "a file brings no list along"),
         ('match: "lab.*"', 'match: "lab[0-9]+"\n    example: lab1', "fits no name of a file"),
     ],
 )

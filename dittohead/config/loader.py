@@ -322,9 +322,7 @@ class _Checker:
         if given.keep_done != "forever" and not self._delivers(given):
             what = "no step delivers anything, so a folder that is removed from done/ would be lost"
             self.wrong(what, (*place, "keep_done"), hint="Add a step that delivers, or leave keep_done out")
-        if given.files and given.each:
-            what = "a file holds no folders, and each: makes a job of each folder"
-            self.wrong(what, (*place, "files"), key=True, hint="Take one of the two out")
+        self._check_files(given, place)
         unmatched = name in self.kept.unmatched
         if not unmatched:
             self.patterns[name] = pattern
@@ -349,6 +347,15 @@ class _Checker:
             space_factor=self._factor(given, steps),
             keep_work_s=self._keep(given, steps),
         )
+
+    def _check_files(self, given: PipelineSettings, place: Place) -> None:
+        """See that what a pipeline of files asks for can be found in a folder of one."""
+        if given.files and given.each:
+            what = "a file holds no folders, and each: makes a job of each folder"
+            self.wrong(what, (*place, "files"), key=True, hint="Take one of the two out")
+        if given.files and given.complete:
+            what = "a file brings no list along by which it could be seen to be complete"
+            self.wrong(what, (*place, "complete"), key=True, hint="Make a pipeline of its own for files")
 
     def _token_fields(self) -> frozenset[str]:
         """Return the fields of tokens of all sources, which may stand in options as well."""

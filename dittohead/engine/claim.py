@@ -454,7 +454,9 @@ def _promises(matched: tuple[Pipeline, Mapping[str, str]] | None) -> Promises:
     if matched is None:
         return Promises()
     settings = matched[0].settings
-    return Promises(asked=settings.completeness, ignore=tuple(settings.ignore))
+    return Promises(
+        asked=settings.completeness, ignore=tuple(settings.ignore), each=settings.each is not None
+    )
 
 
 def _immovable(error: StationError, arrival: Arrival) -> Held:

@@ -64,6 +64,7 @@ class Promises:
 
     asked: tuple[str, ...] = ()  #: bag, list, or both; the manifest that was sent along always counts
     ignore: tuple[str, ...] = ()  #: names that no step is given
+    each: bool = False  #: it is a collection
 
 
 _NONE = Promises()
@@ -171,9 +172,11 @@ class WaitingRoom:
         Raises: OSError, Hung: it cannot be looked at.
         """
         folder = self._stations.folder(Station.INBOX, arrival.folder)
+        if not promises.asked and not sent_manifest.lies_in(folder):
+            return None
 
         def work(stop: Stop) -> Verdict:
-            return completeness.look(folder, promises.asked, promises.ignore, stop)
+            return completeness.look(folder, promises.asked, promises.ignore, stop, each=promises.each)
 
         found = await self.beside(arrival, "completeness", work)
         if isinstance(found, Held):
@@ -186,10 +189,12 @@ class WaitingRoom:
         What a look has found out counts as long as nothing in the folder changes, whenever it ended.
         """
         folder = self._stations.folder(Station.INBOX, arrival.folder)
+        if not promises.asked and not sent_manifest.lies_in(folder):
+            return None
 
         def work(stop: Stop) -> _Judged:
             began = time.monotonic()
-            verdict = completeness.look(folder, promises.asked, promises.ignore, stop)
+            verdict = completeness.look(folder, promises.asked, promises.ignore, stop, each=promises.each)
             judged = _Judged(
                 ino=arrival.ino,
                 trace=seen.trace,

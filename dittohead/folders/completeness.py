@@ -60,6 +60,7 @@ class _Promise:
 
     by: str  #: what makes it, for people
     covers: Callable[[bytes], bool]  #: whether a file that it does not name is one too many
+    within: bytes = b""  #: the folder of a collection that it is about; b"" for all
     names: set[bytes] = field(default_factory=set)
     surplus: Names = field(default_factory=Names)
     oxum: tuple[int, int] | None = None  #: bytes and files of the payload
@@ -89,7 +90,8 @@ class _Promise:
             parts.append(f"{counted(self.surplus.count, 'file')} not in {self.by} ({self.surplus})")
         if not parts and self.oxum is not None and self.oxum != (self.size, self.count):
             size, count = self.oxum
-            promised = f"Payload-Oxum says {counted(count, 'file')} and {size:,} bytes"
+            where = f" of {visible(display(self.within))}" if self.within else ""
+            promised = f"Payload-Oxum{where} says {counted(count, 'file')} and {size:,} bytes"
             return f"{promised}; there are {self.count:,} and {self.size:,} bytes", False
         return "; ".join(parts), True
 
@@ -98,13 +100,16 @@ class _Unclear(Exception):  # an outcome, not an error
     """A list cannot be read: why, for people."""
 
 
-def look(folder: Path, asked: Collection[str], ignore: Sequence[str], stop: Stop) -> Verdict:
+def look(
+    folder: Path, asked: Collection[str], ignore: Sequence[str], stop: Stop, *, each: bool = False
+) -> Verdict:
     """See whether all that was promised of a folder is there.
 
     Args:
         folder: wherever it lies.
         asked: what the pipeline asks for: bag, list, or both; one of them is to be there.
         ignore: the pipeline's patterns of names that no step is given: such files are never too many.
+        each: it is a collection: each folder in it is to be a bag.
 
     Raises: OSError; Stopped.
     """
@@ -113,7 +118,7 @@ def look(folder: Path, asked: Collection[str], ignore: Sequence[str], stop: Stop
         return Verdict()
     try:
         seen = _Look(folder, ignore, stop)
-        return seen.verdict(has_sent, asked)
+        return seen.verdict(has_sent, asked, each=each)
     except _Unclear as error:
         return Verdict(lack=str(error), cure=_cure(has_sent), has_sent=has_sent)
     except ItemError as error:  # it cannot be walked to its end
@@ -140,20 +145,23 @@ class _Look:
         self._folder, self._ignore, self._stop = folder, ignore, stop
         self._marks: list[Mark] = []
 
-    def verdict(self, has_sent: bool, asked: Collection[str]) -> Verdict:
+    def verdict(self, has_sent: bool, asked: Collection[str], *, each: bool) -> Verdict:
         """Read what is promised, and see what is there."""
         self._mark(b"", os.lstat(self._folder))
         promises = [self._sent()] if has_sent else []
         if asked:
-            promises += self._asked(asked)
-        self._stop.check()
+            promises += self._asked(asked, each=each)
+        general = [promise for promise in promises if not promise.within]
+        by_folder = {promise.within: promise for promise in promises if promise.within}
         for found in files.walk(self._folder, directories=True):
             self._stop.check()
             if found.kind == "directory":
                 self._mark(found.path, found.status)
             elif found.kind == "file":
-                for promise in promises:
+                for promise in general:
                     promise.met(found)
+                if (own := by_folder.get(found.path.partition(b"/")[0])) is not None:
+                    own.met(found)
         said = [promise.said() for promise in promises]
         lack = "; ".join(text for text, _ in said if text)
         if not lack:
@@ -200,25 +208,41 @@ class _Look:
 
     # -- what the pipeline asks for ------------------------------------------------------------
 
-    def _asked(self, asked: Collection[str]) -> list[_Promise]:
+    def _asked(self, asked: Collection[str], *, each: bool) -> list[_Promise]:
         """Return what a bag or lists promise; of a bag only the bag. Raises: _Unclear: there is none."""
-        top = self._top_of_bag() if "bag" in asked else None
-        if top is not None:
-            return [self._bag(top)]
+        places = self._folders() if each else [b""]
+        tops = [self._top_of_bag(place) for place in places] if "bag" in asked else []
+        bags = [top for top in tops if top is not None]
+        if bags and len(bags) == len(places):
+            return [self._bag(top, place.rstrip(b"/")) for top, place in zip(bags, places, strict=True)]
+        if bags and "list" not in asked:
+            other = visible(display(places[tops.index(None)].rstrip(b"/")))
+            raise _Unclear(f"{other} has no bagit.txt, as a bag has")
         lists = self._lists() if "list" in asked else []
         if lists:
             return [self._listed(lists)]
         wanted = {"bag": "bagit.txt, as a bag has", "list": "list of checksums"}
         raise _Unclear(f"it has no {', and no '.join(wanted[one] for one in sorted(asked))}")
 
-    def _top_of_bag(self) -> bytes | None:
-        """Return the directory that is the bag, with a slash: the folder, or the only one in it."""
-        if os.path.lexists(self._folder / "bagit.txt"):
-            return b""
+    def _folders(self) -> list[bytes]:
+        """Return the folders of a collection, each with a slash."""
         with os.scandir(os.fsencode(self._folder)) as entries:
+            return sorted(
+                one.name + b"/"
+                for one in entries
+                if one.is_dir(follow_symlinks=False)
+                and not one.name.startswith(b".")
+                and not is_system_name(one.name)
+            )
+
+    def _top_of_bag(self, place: bytes) -> bytes | None:
+        """Return the directory that is the bag, with a slash: the one given, or the only one in it."""
+        if self._is_there(place + _DECLARATION):
+            return place
+        with os.scandir(os.path.join(os.fsencode(self._folder), place)) as entries:
             tops = [one for one in entries if not (one.name in CONTROL or is_system_name(one.name))]
         if len(tops) == 1 and tops[0].is_dir(follow_symlinks=False):
-            inner = tops[0].name + b"/"
+            inner = place + tops[0].name + b"/"
             return inner if self._is_there(inner + _DECLARATION) else None
         return None
 
@@ -227,11 +251,13 @@ class _Look:
             return False
         return os.path.lexists(os.path.join(os.fsencode(self._folder), path))
 
-    def _bag(self, top: bytes) -> _Promise:
-        by = "its bag's manifests"
+    def _bag(self, top: bytes, within: bytes) -> _Promise:
         payload = top + _DATA
         promise = _Promise(
-            by=by, payload=payload, covers=lambda path: path.startswith(payload) and not self._is_free(path)
+            by=f"the manifests of the bag {visible(display(within))}" if within else "its bag's manifests",
+            covers=lambda path: path.startswith(payload) and not self._is_free(path),
+            within=within,
+            payload=payload,
         )
         with self._opened(top + _DECLARATION) as file:
             declared = declaration.read(file.read(declaration.LARGEST))

@@ -35,6 +35,9 @@ CONTROL = frozenset({os.fsencode(NAME), os.fsencode(sidecar.NAME)})
 #: Names that a reason gives of each kind; the rest is counted.
 NAMED = 20
 
+#: A longer path is shown without its middle. Characters.
+_LONG = 160
+
 #: Comment lines that are told, and characters of each.
 _COMMENTS, _COMMENT = 6, 200
 
@@ -99,8 +102,13 @@ class Names:
             self.first.append(path)
 
     def __str__(self) -> str:
-        shown = ", ".join(visible(display(path)) for path in self.first)
+        shown = ", ".join(_short(visible(display(path))) for path in self.first)
         return shown + (f" and {self.count - len(self.first):,} more" if self.count > len(self.first) else "")
+
+
+def _short(name: str) -> str:
+    """Return a path that may have thousands of characters so that twenty of them can be read."""
+    return name if len(name) <= _LONG else f"{name[: _LONG // 2]}...{name[-_LONG // 2 :]}"
 
 
 @dataclass(kw_only=True)
