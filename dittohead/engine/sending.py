@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 from pathlib import Path
@@ -32,14 +31,11 @@ async def as_sent(engine: Engine, job: Job, files: JobFiles) -> list[Event]:
     Raises: ItemError: it is not what was sent, which is recorded with the job; Superseded, StoreError,
         OSError.
     """
-    place, prefix = await asyncio.to_thread(_place, engine, job, files)
-    if place is None:
-        return []
-    sentences = await engine.store.read(history.replacements, job.ino)
     listed = files.home / DIFFERENCES
-    compare = functools.partial(_compared, place, files.manifest, prefix, sentences, listed)
     try:
-        found = await in_thread(compare)
+        found = await _difference(engine, job, files, listed)
+        if found is None:
+            return []
         if found:
             raise sent_manifest.not_as_sent(found, str(listed))
     except ItemError as error:
@@ -50,11 +46,25 @@ async def as_sent(engine: Engine, job: Job, files: JobFiles) -> list[Event]:
     return [Event(type=EventType.FIXITY, outcome="success", detail=said, agent=AGENT)]
 
 
-def _place(engine: Engine, job: Job, files: JobFiles) -> tuple[Path | None, bytes]:
+async def _difference(engine: Engine, job: Job, files: JobFiles, listed: Path) -> SentDifference | None:
+    """Return where the two do not agree; None where no manifest was sent along."""
+    while (found := _place(engine, job, files)) is not None:
+        place, prefix = found
+        sentences = await engine.store.read(history.replacements, job.ino)
+        compare = functools.partial(_compared, place, files.manifest, prefix, sentences, listed)
+        try:
+            return await in_thread(compare)
+        except FileNotFoundError:  # that of a collection moves on with the last of its other folders
+            if sent_manifest.lies_in(place):
+                raise
+    return None
+
+
+def _place(engine: Engine, job: Job, files: JobFiles) -> tuple[Path, bytes] | None:
     """Return where the manifest lies that was sent along, and before which of its paths the job's begin.
 
     Of a collection it came with that: it lies in processing/ until the last of its folders has left, and then
-    where they are.
+    where they are. Blocking, but short.
     """
     if sent_manifest.lies_in(files.payload):
         return files.payload, b""
@@ -64,7 +74,7 @@ def _place(engine: Engine, job: Job, files: JobFiles) -> tuple[Path | None, byte
             place = engine.stations.folder(station, collection)
             if sent_manifest.lies_in(place):
                 return place, job.folder.removeprefix(collection + b"/") + b"/"
-    return None, b""
+    return None
 
 
 def _compared(

@@ -175,13 +175,16 @@ class WaitingRoom:
         if not promises.asked and not sent_manifest.lies_in(folder):
             return None
 
-        def work(stop: Stop) -> Verdict:
-            return completeness.look(folder, promises.asked, promises.ignore, stop, each=promises.each)
+        def work(stop: Stop) -> tuple[Verdict, float]:
+            began = time.monotonic()
+            verdict = completeness.look(folder, promises.asked, promises.ignore, stop, each=promises.each)
+            return verdict, time.monotonic() - began
 
         found = await self.beside(arrival, "completeness", work)
         if isinstance(found, Held):
             return found
-        return _lacks(found, arrival, folder, time.time(), 0.0) if found.lack else None
+        verdict, took_s = found
+        return _lacks(verdict, arrival, folder, arrival.seen_at, took_s) if verdict.lack else None
 
     async def _incomplete(self, arrival: Arrival, seen: FolderActivity, promises: Promises) -> Held | None:
         """Return how an arrival is held that has settled and is not complete.
