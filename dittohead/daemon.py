@@ -99,7 +99,9 @@ class Daemon:
         """Prepare. Args: patience_s: run until nothing is left (scheduled_run.py); None: until stopped."""
         self.config, self._patience_s = config, patience_s
         self.exit_status = 0
-        self.stations = Stations(config.root, config.settings.watch.ignore)
+        self.stations = Stations(
+            config.root, config.settings.watch.ignore, lambda name: self.config.takes_file(name)
+        )
         self.live = live_status.Live(self.stations.state / "live.json")
         self._stop = asyncio.Event()
         self._interrupt = asyncio.Event()
@@ -501,7 +503,8 @@ class Daemon:
             log.get().warning(
                 log.WATCH_IGNORED,
                 name=display(name),
-                reason="it is not a directory; only directories are processed",
+                reason="it is not a folder: put it into one, or set files: folder in a pipeline whose match "
+                "fits its name",
             )
         if len(fresh) > _STRAYS:
             log.get().warning(log.WATCH_IGNORED, more=len(fresh) - _STRAYS)

@@ -179,7 +179,7 @@ def test_status_prints_the_command_whole_in_a_narrow_terminal() -> None:
     command = "sudo chgrp -R dittohead " + "/srv/a-long-way" * 20
     one = {"name": "x", "kind": "immovable", "reason": "r", "cure": "c", "command": command, "since": 0}
     found: dict[str, Any] = {
-        "failed": [], "failed_count": 0, "targets": [], "disabled_receivers": [], "unsent_notices": 0,
+        "counts": {}, "frozen": [], "failed": [], "failed_count": 0, "targets": [], "disabled_receivers": [], "unsent_notices": 0,
     }  # fmt: skip
     to = Console(file=io.StringIO(), width=40, force_terminal=True, color_system=None)
     status._print_attention(found, {"overdue": [{**one, "owner": "alice"}], "overdue_count": 3}, to)

@@ -53,6 +53,23 @@ def test_a_place_that_is_down_is_waited_for_and_no_failure(tmp_path: Path) -> No
     assert "not-to-be-seen" not in ended.output
 
 
+@pytest.mark.parametrize("key", ["", "files: folder, "])
+def test_a_file_is_planned_as_a_folder_that_holds_it(tmp_path: Path, key: str) -> None:
+    """What lies beside it is not looked at; and where a pipeline does not take files, that is said."""
+    (tmp_path / "config.yaml").write_text(
+        f"root: .\npipelines: {{p: {{match: .*, {key}steps: [{{checksum: {{}}}}]}}}}\n"
+    )
+    place = tree(tmp_path / "place", {"a.zip": "hello", "b": "other"})
+    given = ["--config", str(tmp_path / "config.yaml"), "plan", str(place / "a.zip")]
+    ended = CliRunner().invoke(main, given)
+    assert ended.exit_code == 0, ended.output
+    assert "a.zip: 1 file, 5 bytes, by p" in ended.stdout
+    assert ("it would be left alone" in " ".join(ended.stdout.split())) == (not key)
+    found = json.loads(CliRunner().invoke(main, [*given, "--json"]).stdout)
+    assert (found["files"], "note" in found) == (1, not key)
+    assert sorted(path.name for path in place.iterdir()) == ["a.zip", "b"]
+
+
 class FindingWorker(ScriptWorker):
     """Finds facts first, and makes what its option says."""
 

@@ -23,7 +23,7 @@ from dittohead.engine import folder_activity, waiting_room
 from dittohead.engine.folder_activity import FolderActivity
 from dittohead.engine.settling import SettlingWait, Why
 from dittohead.folders import manifest
-from dittohead.folders.stations import Stations, _refusal
+from dittohead.folders.stations import Stations, refusal
 from dittohead.model.errors import Immovable, StationError
 from dittohead.model.held import Held, HeldKind, writers
 from dittohead.model.states import JobState, Station
@@ -364,7 +364,8 @@ async def test_many_wait_beside_each_other_and_hold_no_slot(tmp_path: Path) -> N
 
 
 async def test_what_grows_is_not_taken_before_it_has_stopped(tmp_path: Path) -> None:
-    harness = Harness(tmp_path, SETTLING)
+    # Long enough that the file below comes in time on any machine.
+    harness = Harness(tmp_path, SETTLING.replace("200ms", "3s"))
     folder = harness.arrive("grows", {"a": b"1"})
     async with harness.running():
         await harness.until(lambda: b"grows" in harness.dispatch._waiting)
@@ -450,9 +451,9 @@ def test_a_refusal_says_what_it_can(tmp_path: Path) -> None:
     stations = Stations(tmp_path)
     stations.prepare()
     (tmp_path / "inbox" / "x").mkdir(mode=0o750)
-    known = _refusal(PermissionError(errno.EACCES, "no"), tmp_path / "inbox" / "x", tmp_path / "done")
+    known = refusal(PermissionError(errno.EACCES, "no"), tmp_path / "inbox" / "x", tmp_path / "done")
     error = PermissionError(errno.EACCES, "Permission denied")
-    unknown = _refusal(error, tmp_path / "inbox" / "gone", tmp_path / "done")
+    unknown = refusal(error, tmp_path / "inbox" / "gone", tmp_path / "done")
     assert isinstance(known, StationError)
     assert "mode 0750" in known.what
     assert unknown.what == "this folder cannot be moved (Permission denied)"

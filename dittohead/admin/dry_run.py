@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import functools
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -71,7 +72,7 @@ async def plan(
     """Take a folder's manifest and have every worker look; nothing is changed, here or outside.
 
     Args:
-        folder: wherever it lies; it need not be in the inbox.
+        folder: wherever it lies; it need not be in the inbox. A file stands for a folder that holds it.
         name: what it would be called there; COLLECTION/NAME for a folder of a collection.
         scratch: a directory for the manifest and what workers write nothing into.
 
@@ -81,19 +82,20 @@ async def plan(
     if matched is None:
         raise config.no_pipeline(name, "Give another with --as,")
     pipeline, values = matched
-    purposes = wanted(pipeline, values, folder)
+    only = os.fsencode(folder.name) if folder.is_file() else b""
+    purposes = wanted(pipeline, values, None if only else folder)
     definition = pipeline.definition(purposes)
-    listed = scratch / "manifest.jsonl"
+    listed, root = scratch / "manifest.jsonl", folder.parent if only else folder
 
     def take(stop: Stop) -> manifest.Totals:
         links, ignore = definition.skips_links, definition.ignore
-        return manifest.take(folder, listed, stop=stop, skip_specials=links, ignore=ignore)
+        return manifest.take(root, listed, stop=stop, skip_specials=links, ignore=ignore, only=only)
 
     totals = await in_thread(take)
     if totals.files == 0:
         raise manifest.nothing_in(totals, str(folder))
     shared = _Shared(
-        folder=folder,
+        folder=root,
         name=name,
         pipeline=pipeline,
         values=values,

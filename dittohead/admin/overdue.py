@@ -184,7 +184,8 @@ def _stray(inbox: Path, name: bytes, status: os.stat_result) -> OverdueItem:
     path, hidden = (os.path.join(os.fsencode(inbox), part) for part in (name, b"." + name))
     kind, mode = kind_of(status.st_mode), stat.S_IMODE(status.st_mode)
     if stat.S_ISREG(status.st_mode):
-        cure, command = "Put it into a folder of its own", _into_a_folder(path, hidden)
+        cure = "Put it into a folder of its own; or set files: folder in a pipeline whose match fits its name"
+        command = _into_a_folder(path, hidden)
     else:
         cure, command = "Remove it, when nobody needs it", f"sudo rm -i {shell_word(path)}"
     return OverdueItem(

@@ -19,7 +19,7 @@ from dittohead.config.loader import Config
 from dittohead.engine.claim import new_job
 from dittohead.folders import manifest, receipt
 from dittohead.folders.receipt import Receipt, ReceiptStep, folder_bytes, read_events
-from dittohead.folders.stations import Stations
+from dittohead.folders.stations import Stations, owner_of
 from dittohead.model import paths
 from dittohead.model.definition import StepTotals, read_failure
 from dittohead.model.errors import StoreError, Unreadable
@@ -277,7 +277,11 @@ def _under_way(
 ) -> Callable[[Connection], None]:
     status = stations.identity(Station.PROCESSING, folder)
     arrival = Arrival(
-        folder=folder, dev=status.st_dev, ino=status.st_ino, uid=status.st_uid, seen_at=status.st_ctime
+        folder=folder,
+        dev=status.st_dev,
+        ino=status.st_ino,
+        uid=owner_of(os.fsencode(stations.folder(Station.PROCESSING, folder)), status),
+        seen_at=status.st_ctime,
     )
     lies = stations.folder(Station.PROCESSING, folder)
     new = new_job(config, arrival, display(folder), job_id, folder=lies)

@@ -26,6 +26,12 @@ from dittohead.system.ignored_names import ignored_names
 #: Things a step would do that are shown without --all.
 _SHOWN = 12
 
+#: Of a file that no pipeline takes by itself.
+_LEFT_ALONE = (
+    "as a file in the inbox it would be left alone. Put it into a folder, as `dittohead drop` does, or set "
+    "files: folder in its pipeline"
+)
+
 #: A job's plan, and what each of its steps would do.
 _Planned = tuple[Plan, list[tuple[PlannedStep, list[Planned]]]]
 
@@ -33,11 +39,13 @@ _Planned = tuple[Plan, list[tuple[PlannedStep, list[Planned]]]]
 @click.command("plan")
 @with_config
 @json_option
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", type=click.Path(exists=True, path_type=Path))
 @click.option("--as", "name", help="Its name in the inbox; by default its own.")
 @click.option("--all", "whole", is_flag=True, help="Show everything, also of folders with many files.")
 def plan_(as_json: bool, folder: Path, name: str | None, whole: bool) -> None:
     """Show what would be done with FOLDER, step by step; nothing is changed, here or outside.
+
+    A file is planned as the folder that would hold it.
 
     Its files are read for their digests, and every system that the steps name is asked what they
     must know; nothing is written anywhere.
@@ -45,16 +53,21 @@ def plan_(as_json: bool, folder: Path, name: str | None, whole: bool) -> None:
     config = load_config(probe=True)
     folder = folder.resolve()
     called = name or folder.name.removeprefix(".")
+    if not folder.is_dir() and not folder.is_file():
+        fail(f"{folder}: this is neither a folder nor a file", DATA)
     jobs = _jobs(config, folder, called)
     if jobs[0][0] == folder:
+        note = _LEFT_ALONE if folder.is_file() and not config.takes_file(os.fsencode(called)) else ""
         try:
             planned = _planned(config, folder, called)
         except ItemError as error:
             fail(_refused(called, error), DATA)
         if as_json:
-            print_json(_as_json(*planned))
+            print_json({**_as_json(*planned), **({"note": note} if note else {})})
         else:
             _print(*planned, len(planned[1]) if whole else _SHOWN, whole=whole)
+            if note:
+                out.print(f"[yellow]note:[/yellow] {escape(note)}")
         _end([planned], [])
     else:
         _plan_collection(config, folder, called, jobs, as_json=as_json, whole=whole)
@@ -105,6 +118,8 @@ def _jobs(config: Config, folder: Path, called: str) -> list[tuple[Path, str]]:
     matched = config.pipeline_for(called)
     if matched is None or not matched[0].settings.each:
         return [(folder, called)]
+    if folder.is_file():
+        fail(f"{folder}: the pipeline {matched[0].name} is for collections, and a file cannot be one", DATA)
     found = [
         (path, f"{called}/{path.name}")
         for path in sorted(folder.iterdir())

@@ -165,4 +165,5 @@ def store_at(here: NamedRoot) -> Iterator[FromStore]:
         raise StoreError("no daemon runs, and the configuration has mistakes", hint=hint)
     ignore = config.settings.watch.ignore if config is not None else (DEFAULT,)
     with reading_at(here.root, config) as store:
-        yield FromStore(store, Stations(here.root, ignore), config)
+        takes_file = config.takes_file if config is not None else lambda name: False
+        yield FromStore(store, Stations(here.root, ignore, takes_file), config)

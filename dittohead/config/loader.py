@@ -22,10 +22,12 @@ from dittohead.contract import placeholders
 from dittohead.contract.board import OWN_FIELDS
 from dittohead.contract.source import Source, SourceOptions
 from dittohead.contract.worker import Options, Worker
-from dittohead.folders import names, sidecar
+from dittohead.folders import names, sent_manifest, sidecar
+from dittohead.folders.sent_manifest import CONTROL
 from dittohead.model import step_graph
 from dittohead.model.definition import JobDefinition, StepDefinition
 from dittohead.model.errors import ConfigError, DittoheadError, ItemError
+from dittohead.model.text import display, is_utf8
 from dittohead.system.patterns import Pattern
 
 #: Jobs at once when `limits: {jobs:}` says nothing.
@@ -37,6 +39,9 @@ _COMMON = ("name", "from", "after", "for")
 _WRONG = "the configuration has errors"
 
 _ONE_OF_THEM = "Correct the example, or match"
+
+#: Names of files end like this.
+_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tif", ".pdf", ".jpg", ".xml", ".wav", ".mp4", ".csv")
 
 _STEP_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _KEEP_WORK_S = 7 * 86400.0
@@ -103,7 +108,7 @@ class Pipeline:
         Args:
             purposes: what its folder asks for; empty: everything.
         """
-        unseen = [sidecar.NAME] if self.purposes else []
+        unseen = [sent_manifest.PATTERN, *([sidecar.NAME] if self.purposes else [])]
         return JobDefinition(
             steps=step_graph.chosen([step.definition for step in self.steps], purposes),
             purposes=tuple(sorted(purposes)),
@@ -157,6 +162,16 @@ class Config:
             if found is not None:
                 return pipeline, found
         return None
+
+    def takes_file(self, name: bytes) -> bool:
+        """Tell whether a file of this name in the inbox becomes a folder by itself."""
+        if not any(pipeline.settings.files for pipeline in self.pipelines) or not is_utf8(name):
+            return False
+        try:
+            matched = self.pipeline_for(display(name))
+        except ItemError:  # which pipeline it is for cannot be known
+            return False
+        return matched is not None and matched[0].settings.files is not None and name not in CONTROL
 
     def no_pipeline(self, name: str, do: str, then: str = "") -> ItemError:
         """Return the refusal of a folder whose name no pipeline's match fits.
@@ -307,6 +322,7 @@ class _Checker:
         if given.keep_done != "forever" and not self._delivers(given):
             what = "no step delivers anything, so a folder that is removed from done/ would be lost"
             self.wrong(what, (*place, "keep_done"), hint="Add a step that delivers, or leave keep_done out")
+        self._check_files(given, place)
         unmatched = name in self.kept.unmatched
         if not unmatched:
             self.patterns[name] = pattern
@@ -331,6 +347,15 @@ class _Checker:
             space_factor=self._factor(given, steps),
             keep_work_s=self._keep(given, steps),
         )
+
+    def _check_files(self, given: PipelineSettings, place: Place) -> None:
+        """See that what a pipeline of files asks for can be found in a folder of one."""
+        if given.files and given.each:
+            what = "a file holds no folders, and each: makes a job of each folder"
+            self.wrong(what, (*place, "files"), key=True, hint="Take one of the two out")
+        if given.files and given.complete:
+            what = "a file brings no list along by which it could be seen to be complete"
+            self.wrong(what, (*place, "complete"), key=True, hint="Make a pipeline of its own for files")
 
     def _token_fields(self) -> frozenset[str]:
         """Return the fields of tokens of all sources, which may stand in options as well."""
@@ -357,6 +382,28 @@ class _Checker:
             elif takers[0] != name:
                 what = f'the example "{example}" goes through {takers[0]}, which is tried before'
                 self.wrong(what, place, hint=_ONE_OF_THEM)
+            elif self.settings.pipelines[name].files and "." not in example:
+                self._check_file_names(name, example)
+
+    def _check_file_names(self, name: str, example: str) -> None:
+        """See that files, which have endings, can go through a pipeline that is to take them."""
+        place: Place = ("pipelines", name, "match")
+        what = f'match fits no name of a file, such as "{example}.zip": files have endings'
+        hint = "Let match end in .*, or name the ending in it"
+        for file in (example + ending for ending in _ENDINGS):
+            try:
+                takers = [
+                    other for other, match in self.patterns.items() if match.fullmatch(file) is not None
+                ]
+            except ItemError:  # said of the pattern itself
+                return
+            if name in takers and (takers[0] == name or self.settings.pipelines[takers[0]].files):
+                return
+            if name in takers:
+                what = f'a file "{file}" goes through {takers[0]}, which is tried before and takes no files'
+                hint = "Change the order, or one of the matches"
+                break
+        self.doubts.append(ConfigError(what, where=self.document.where(place), hint=hint))
 
     def _delivers(self, given: PipelineSettings) -> bool:
         """Tell whether a pipeline has a step that brings something to a place outside."""

@@ -296,6 +296,17 @@ class PipelineSettings(_Model):
         description="`folder`: what is dropped is a collection, and each folder in it becomes a job by "
         "itself; all of them are one batch.",
     )
+    files: Literal["folder"] | None = Field(
+        None,
+        description="`folder`: a file in the inbox whose name `match` fits becomes a folder of the same name "
+        "that holds it, and is taken as that. Otherwise files in the inbox are left alone.",
+    )
+    complete: Literal["bag", "list"] | list[Literal["bag", "list"]] = Field(
+        default_factory=list,
+        description="A folder is held in the inbox until it is complete by names and sizes: `bag` by a bag's "
+        "manifests and Payload-Oxum, `list` by lists of checksums as the step `checksum` finds them, "
+        "`[bag, list]` by either. The manifest that `dittohead-send` sends along always counts.",
+    )
     uploaders: list[Annotated[str, Field(min_length=1)]] = Field(
         default_factory=list,
         description="Groups (or users) of whom a folder's owner must be one; others' folders go to "
@@ -333,6 +344,12 @@ class PipelineSettings(_Model):
         description="How long what the steps made is kept under work/ after the job is done. By "
         "default 7d, or forever when a step made something that no later step delivers.",
     )
+
+    @property
+    def completeness(self) -> tuple[str, ...]:
+        """By what a folder is to be seen to be complete."""
+        given = [self.complete] if isinstance(self.complete, str) else self.complete
+        return tuple(sorted(set(given)))
 
     @field_validator("match")
     @classmethod

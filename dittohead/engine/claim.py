@@ -21,9 +21,9 @@ from dittohead.contract import placeholders
 from dittohead.engine.disk_budget import DiskBudget, Lack, Need
 from dittohead.engine.disks import Disks
 from dittohead.engine.targets import Targets
-from dittohead.engine.waiting_room import WaitingRoom
-from dittohead.folders import replacement, sidecar
-from dittohead.folders.stations import Stations
+from dittohead.engine.waiting_room import Promises, WaitingRoom
+from dittohead.folders import lone_files, replacement, sidecar
+from dittohead.folders.stations import Stations, owner_of
 from dittohead.model import units
 from dittohead.model.definition import JobDefinition, Refusal
 from dittohead.model.errors import Immovable, ItemError, NameTaken, StationError, StationMissing
@@ -48,6 +48,8 @@ from dittohead.system.users import Owner, owner
 #: What could not be looked at is tried again after this. Seconds.
 _AGAIN_S = 5.0
 
+#: A file that has become a folder is found as that by the next scan, which its rename brings about. Seconds.
+_WRAPPED_S = 1.0
 
 #: Jobs of a collection that are made in one transaction: others wait for the store no longer than that takes.
 _AT_ONCE = 100
@@ -79,7 +81,8 @@ class Claimer:
     async def claim(self, arrival: Arrival) -> Job | Batch | Held | None:
         """Claim an arrival: the durable rename, then its row; None when it has gone.
 
-        Of a collection whose pipeline says `each: folder` the rows are those of its folders, and wait.
+        Of a collection whose pipeline says `each: folder` the rows are those of its folders, and wait. A file
+        whose pipeline says `files: folder` becomes a folder, which is an arrival by itself.
 
         A crash between the two leaves a folder in processing/ without a row, which the next start
         adopts.
@@ -88,17 +91,8 @@ class Claimer:
             matched = self.config.pipeline_for(display(arrival.folder)) if is_utf8(arrival.folder) else None
         except TooSlow:
             matched = None  # the job itself will say what is wrong
-        try:
-            held = await self._waits_for_target(matched, arrival)
-            needed = held or await self._needed(arrival, matched)
-        except FileNotFoundError:
-            return None
-        except Hung:
-            return replace(silent(), again_s=_AGAIN_S)
-        except OSError as error:  # of this one arrival, whatever it is
-            folder = self.stations.folder(Station.INBOX, arrival.folder)
-            return replace(unreadable(error, folder), again_s=_AGAIN_S)
-        if isinstance(needed, Held):
+        needed = await self._admitted(arrival, matched)
+        if not isinstance(needed, Need):
             return needed
         if (lack := self.budget.lacking(needed)) is not None:
             return self._without_space(needed, lack)
@@ -112,7 +106,8 @@ class Claimer:
             self.waiting_room.forget(arrival.folder)
             # Whose it is, of the folder that was moved: the scan may have seen another of its name.
             status = self.stations.identity(Station.PROCESSING, arrival.folder)
-            found = replace(arrival, dev=status.st_dev, ino=status.st_ino, uid=status.st_uid)
+            path = os.fsencode(self.stations.folder(Station.PROCESSING, arrival.folder))
+            found = replace(arrival, dev=status.st_dev, ino=status.st_ino, uid=owner_of(path, status))
             taken = await self.adopt(found)
         except NameTaken:
             return Held(reason=await asyncio.to_thread(self._holder, arrival.folder), kind=HeldKind.NAMESAKE)
@@ -122,6 +117,47 @@ class Claimer:
             self.claiming.discard(arrival.folder)
         self.budget.reserve(taken.id, needed)
         return taken
+
+    async def _admitted(
+        self, arrival: Arrival, matched: tuple[Pipeline, Mapping[str, str]] | None
+    ) -> Need | Held | None:
+        """Return what must be free for an arrival, why it cannot be taken yet, or None: it has gone."""
+        try:
+            if arrival.is_file:
+                return await self._make_folder(arrival, matched)
+            held = await self._waits_for_target(matched, arrival)
+            return held or await self._needed(arrival, matched)
+        except FileNotFoundError:
+            return None
+        except Hung:
+            return replace(silent(), again_s=_AGAIN_S)
+        except StationError as error:
+            return _immovable(error, arrival)
+        except OSError as error:  # of this one arrival, whatever it is
+            folder = self.stations.folder(Station.INBOX, arrival.folder)
+            return replace(unreadable(error, folder), again_s=_AGAIN_S)
+
+    async def _make_folder(
+        self, arrival: Arrival, matched: tuple[Pipeline, Mapping[str, str]] | None
+    ) -> Held | None:
+        """Make a folder of a file that has settled; return why it cannot be taken yet, or None: it has gone.
+
+        While a folder of its name is under way it stays a file: a further one of the name can still take its
+        place then, where `mv` would put that into the folder.
+        Raises: StationError, OSError, Hung.
+        """
+        if matched is None or not matched[0].settings.files:  # another configuration by now
+            return None
+        if self.stations.exists(Station.PROCESSING, arrival.folder):
+            return Held(reason=await asyncio.to_thread(self._holder, arrival.folder), kind=HeldKind.NAMESAKE)
+        needed = await self._needed(arrival, matched)
+        if isinstance(needed, Held):
+            return needed
+        if not await asyncio.to_thread(lone_files.wrap, self.stations, arrival):
+            return None
+        self.waiting_room.forget(arrival.folder)
+        log.get().info(log.FILE_WRAPPED, name=display(arrival.folder), uid=arrival.uid)
+        return Held(reason="it has become a folder", quiet=True, again_s=_WRAPPED_S)
 
     def _holder(self, folder: bytes) -> str:
         """Return, in words, what holds a folder's name in processing/. Blocking, but short."""
@@ -146,9 +182,20 @@ class Claimer:
             task = asyncio.create_task(self._split(batch, folders), name=f"split:{batch.id}")
             self._splitting[batch.folder] = task
             return batch
+        arrival = await self._with_owner(arrival)
         job = await self.store.write(self._create, arrival, await self._known_owner(arrival.uid))
         log.get().info(log.JOB_CLAIMED, job=job.id, name=job.name, pipeline=job.pipeline, uid=arrival.uid)
         return job
+
+    async def _with_owner(self, arrival: Arrival) -> Arrival:
+        """Return an arrival with its owner: of a folder made of a file, who brought that before.
+
+        The file may be the daemon's by now, where somebody replaced it.
+        """
+        if arrival.uid != os.geteuid() or not any(one.settings.files for one in self.config.pipelines):
+            return arrival
+        known = await self.store.read(history.owner, arrival.folder, arrival.ino)
+        return arrival if known is None else replace(arrival, uid=known)
 
     async def _known_owner(self, uid: int) -> Owner | None:
         guarded = any(pipeline.settings.uploaders for pipeline in self.config.pipelines)
@@ -380,9 +427,10 @@ class Claimer:
         factor = matched[0].space_factor if matched is not None else 0.0
         partial = watch.partial if own is None else own
         each = matched is not None and matched[0].settings.each is not None
-        if not (watch.settle or partial or factor or each):
-            return Need()
-        size = await self.waiting_room.admit(arrival, watch, partial, each=each)
+        promises = _promises(matched)
+        if not (watch.settle or partial or factor or each or arrival.is_file):
+            return await self.waiting_room.is_complete(arrival, promises) or Need()
+        size = await self.waiting_room.admit(arrival, watch, partial, each=each, promises=promises)
         return size if isinstance(size, Held) else Need(work=int(size * factor))
 
     def _without_space(self, needed: Need, lack: Lack) -> Held:
@@ -400,6 +448,15 @@ class Claimer:
             cure="No job under way will free so much. Make room there, or set space_factor: of its pipeline",
             command=f"sudo du -xhd1 {shell_word(os.fsencode(place))}",
         )
+
+
+def _promises(matched: tuple[Pipeline, Mapping[str, str]] | None) -> Promises:
+    if matched is None:
+        return Promises()
+    settings = matched[0].settings
+    return Promises(
+        asked=settings.completeness, ignore=tuple(settings.ignore), each=settings.each is not None
+    )
 
 
 def _immovable(error: StationError, arrival: Arrival) -> Held:

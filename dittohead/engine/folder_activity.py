@@ -70,6 +70,7 @@ class FolderActivity:
     is_cut: bool = False  #: the mark is a file that rsync left truncated
     writer: str = ""  #: a file inside that a program on this machine has open for writing
     error: ItemError | None = None  #: why it could not be walked to the end
+    is_file: bool = False  #: it is a file, of which a folder is still to be made
 
     @property
     def written_in_place(self) -> bool:
@@ -128,6 +129,37 @@ def read_activity(folder: Path, partial: Sequence[str], *, stop: Stop, now_ns: i
         is_cut=seen.is_cut,
         writer=os.fsdecode(seen.writer),
         error=error,
+    )
+
+
+def read_file_activity(inbox: Path, name: bytes, partial: Sequence[str], *, now_ns: int) -> FolderActivity:
+    """Look at a file in the inbox as at a folder: its own times say the same. Blocking.
+
+    Writing sets both its times at once; a rename, or setting its time, changes the ctime alone and so comes
+    after the last that was written.
+
+    Args:
+        partial: names of what is unfinished, `expanded`.
+        now_ns: as for `read_activity`.
+
+    Raises: OSError: it cannot be looked at.
+    """
+    own = os.lstat(os.path.join(os.fsencode(inbox), name))
+    seen = _Seen(tuple(partial), now_ns)
+    for found in files.walk_one(inbox, name):
+        seen.add(found)
+    return FolderActivity(
+        size=seen.size,
+        newest_ns=own.st_ctime_ns,
+        own_ns=own.st_ctime_ns,
+        filled_ns=own.st_mtime_ns,
+        is_empty=own.st_size == 0,
+        trace=seen.trace,
+        content=seen.content,
+        mark=os.fsdecode(seen.mark),
+        is_cut=seen.is_cut,
+        writer=os.fsdecode(seen.writer),
+        is_file=True,
     )
 
 

@@ -15,6 +15,7 @@ from dittohead.engine import remedies
 from dittohead.engine.disks import disk_of
 from dittohead.engine.engine import Engine
 from dittohead.engine.finish import damaged, finish
+from dittohead.engine.sending import as_sent
 from dittohead.engine.step_run import RunState, SetAside, StepRun
 from dittohead.folders import manifest
 from dittohead.folders.job_files import has_facts
@@ -217,6 +218,7 @@ class _Run:
         )
         self.engine.step_over(self.job.id, "manifest")
         fail_points.point("manifest.taken")
+        proved = await as_sent(self.engine, self.job, self.run_state.files)
         seconds = round(time.monotonic() - started, 3)
         if totals.files == 0:
             raise manifest.nothing_in(totals)
@@ -241,7 +243,7 @@ class _Run:
             self.job.token,
             totals.files,
             totals.size,
-            [event],
+            [event, *proved],
             begin,
             definition if totals.ignored else None,
         )

@@ -11,6 +11,8 @@ from dittohead.engine import batches
 from dittohead.engine.claim import Claimer
 from dittohead.engine.engine import Engine
 from dittohead.engine.finish import finish, leave_processing
+from dittohead.folders import lone_files
+from dittohead.folders.stations import owner_of
 from dittohead.model.definition import Failure
 from dittohead.model.errors import DittoheadError, NameTaken, StationError, StoreError
 from dittohead.model.records import Arrival, Batch, Job, collection_of
@@ -45,6 +47,8 @@ async def reconcile(engine: Engine, claimer: Claimer, running: Collection[str]) 
 
 async def _mend(engine: Engine, claimer: Claimer, running: Collection[str]) -> int:
     mended = 0
+    with contextlib.suppress(OSError):  # without an inbox there is nothing of it to be done
+        mended += await asyncio.to_thread(lone_files.finish_all, engine.stations)
     stuck: dict[bytes, str] = {}
     for job in await engine.store.read(job_store.unmoved):
         if job.id in running:
@@ -250,11 +254,12 @@ async def _adopt(engine: Engine, claimer: Claimer, folder: bytes) -> int:
         status = engine.stations.identity(Station.PROCESSING, folder)
     except FileNotFoundError:
         return 0
+    path = os.fsencode(engine.stations.folder(Station.PROCESSING, folder))
     arrival = Arrival(
         folder=folder,
         dev=status.st_dev,
         ino=status.st_ino,
-        uid=status.st_uid,
+        uid=owner_of(path, status),
         seen_at=status.st_ctime,
     )
     batch = await engine.store.read(batch_store.of_directory, folder, status.st_ino)

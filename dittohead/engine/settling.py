@@ -41,6 +41,7 @@ class Why(Enum):
     LATER = auto()  #: something in it changed after it got its name
     ONE_STEP = auto()  #: it was filled and got its name in one step of the clock, and nobody saw which way
     UNSEEN = auto()  #: it could not be read before
+    WRITTEN = auto()  #: the last that happened to a file is that it was written to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +183,9 @@ def _why(seen: FolderActivity, arrival: Arrival) -> Why:
         return Why.EMPTY
     if seen.newest_ns > seen.own_ns:
         return Why.LATER
-    return Why.FRESH if arrival.renamed else Why.ONE_STEP
+    if arrival.renamed:
+        return Why.FRESH
+    return Why.WRITTEN if seen.is_file else Why.ONE_STEP
 
 
 def _grown(known: _Known, seen: FolderActivity, closed: bool) -> tuple[Why | None, float]:

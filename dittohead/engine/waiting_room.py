@@ -11,11 +11,14 @@ import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from dittohead.config.settings import Watch
-from dittohead.engine.folder_activity import FolderActivity, expanded, read_activity
+from dittohead.engine.folder_activity import FolderActivity, expanded, read_activity, read_file_activity
 from dittohead.engine.settling import Settling, SettlingWait, Why
+from dittohead.folders import completeness, lone_files, sent_manifest
+from dittohead.folders.completeness import Verdict
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import Immovable
 from dittohead.model.held import Held, HeldKind, immovable, writers
@@ -56,6 +59,30 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Promises:
+    """By what a pipeline's folders are seen to be complete."""
+
+    asked: tuple[str, ...] = ()  #: bag, list, or both; the manifest that was sent along always counts
+    ignore: tuple[str, ...] = ()  #: names that no step is given
+    each: bool = False  #: it is a collection
+
+
+_NONE = Promises()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """A verdict on whether an arrival is complete, and what it was given for."""
+
+    ino: int
+    trace: int  #: of its activity
+    promises: Promises
+    verdict: Verdict
+    took_s: float
+    newest: float  #: when something in it last changed, seconds since the epoch
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Sighting:
     """What came of a look that took long."""
 
@@ -85,22 +112,36 @@ class WaitingRoom:
         self._pending: dict[tuple[bytes, str], Piece[Any]] = {}
         self._seen: dict[tuple[bytes, str], _Sighting] = {}
         self._hung: dict[bytes, Piece[Any]] = {}
+        self._judged: dict[bytes, _Judged] = {}
         self.on_looked: Callable[[Arrival], None] = lambda arrival: None  #: a look that took long has ended
 
     async def admit(
-        self, arrival: Arrival, watch: Watch, partial: Collection[str], *, each: bool = False
+        self,
+        arrival: Arrival,
+        watch: Watch,
+        partial: Collection[str],
+        *,
+        each: bool = False,
+        promises: Promises = _NONE,
     ) -> int | Held:
-        """Return the bytes of an arrival that has settled, or why it has not.
+        """Return the bytes of an arrival that has settled and is complete, or why it is not.
 
         Args:
             each: it is a collection, whose folders are to be moved by themselves.
+            promises: by what it is seen to be complete.
 
         Raises: OSError, Hung: it cannot be looked at.
         """
+        if (still := await self._still_incomplete(arrival, promises)) is not None:
+            return still
         names = expanded(tuple(partial))
 
         def work(stop: Stop) -> tuple[FolderActivity, Immovable | None, float, float]:
             folder, began = self._stations.folder(Station.INBOX, arrival.folder), time.monotonic()
+            if arrival.is_file:
+                seen = read_file_activity(folder.parent, arrival.folder, names, now_ns=time.time_ns())
+                closed = lone_files.fault(self._stations, arrival.folder)
+                return seen, closed, began, time.monotonic() - began
             seen = read_activity(folder, names, stop=stop, now_ns=time.time_ns())
             closed = self._stations.immovable(arrival.folder)
             if each and closed is None and seen.error is None:
@@ -113,15 +154,94 @@ class WaitingRoom:
         seen, closed, began, took_s = found
         ago_s = time.monotonic() - began
         held = self._judge(arrival, seen, watch, ago_s, closed=closed is not None)
-        if held is None and closed is not None and each:  # it may be movable itself: the claim would not tell
+        if held is None and closed is not None and (each or arrival.is_file):
+            # It may be movable itself: the claim would not tell.
             return replace(immovable(closed, arrival), again_s=max(_SOON_S, took_s * _REST))
         if held is None:
-            return seen.size
+            held = None if arrival.is_file else await self._incomplete(arrival, seen, promises)
+            return seen.size if held is None else held
         if closed is not None and held.kind is HeldKind.SETTLING:
             # Waiting will not help; and what cannot be read was not seen.
             held = replace(immovable(closed, arrival), again_s=_SOON_S)
         rest_s = took_s * (1.0 if held.quiet else _REST)
         return replace(held, again_s=max(held.again_s or 0.0, rest_s))
+
+    async def is_complete(self, arrival: Arrival, promises: Promises) -> Held | None:
+        """Return how an arrival is held that need not settle and is not complete; None where it is.
+
+        Raises: OSError, Hung: it cannot be looked at.
+        """
+        folder = self._stations.folder(Station.INBOX, arrival.folder)
+        if not promises.asked and not sent_manifest.lies_in(folder):
+            return None
+
+        def work(stop: Stop) -> tuple[Verdict, float]:
+            began = time.monotonic()
+            verdict = completeness.verdict_on(
+                folder, promises.asked, promises.ignore, stop, each=promises.each
+            )
+            return verdict, time.monotonic() - began
+
+        found = await self.beside(arrival, "completeness", work)
+        if isinstance(found, Held):
+            return found
+        verdict, took_s = found
+        return _lacks(verdict, arrival, folder, arrival.seen_at, took_s) if verdict.lack else None
+
+    async def _incomplete(self, arrival: Arrival, seen: FolderActivity, promises: Promises) -> Held | None:
+        """Return how an arrival is held that has settled and is not complete.
+
+        What a look has found out counts as long as nothing in the folder changes, whenever it ended.
+        """
+        folder = self._stations.folder(Station.INBOX, arrival.folder)
+        if not promises.asked and not sent_manifest.lies_in(folder):
+            return None
+
+        def work(stop: Stop) -> _Judged:
+            began = time.monotonic()
+            verdict = completeness.verdict_on(
+                folder, promises.asked, promises.ignore, stop, each=promises.each
+            )
+            judged = _Judged(
+                ino=arrival.ino,
+                trace=seen.trace,
+                promises=promises,
+                verdict=verdict,
+                took_s=time.monotonic() - began,
+                newest=seen.newest_ns / 1e9,
+            )
+            self._judged[arrival.folder] = judged
+            return judged
+
+        judged = self._judged.get(arrival.folder)
+        wanted = (arrival.ino, seen.trace, promises)
+        if judged is None or (judged.ino, judged.trace, judged.promises) != wanted:
+            found = await self.beside(arrival, "completeness", work)
+            if isinstance(found, Held):
+                return found
+            judged = found
+        if not judged.verdict.lack:
+            return None
+        return _lacks(judged.verdict, arrival, folder, judged.newest, judged.took_s)
+
+    async def _still_incomplete(self, arrival: Arrival, promises: Promises) -> Held | None:
+        """Return how an arrival is held where no name has come or gone since a look found it incomplete."""
+        judged = self._judged.get(arrival.folder)
+        if judged is None or (judged.ino, judged.promises) != (arrival.ino, promises):
+            return None
+        if not judged.verdict.lack or not judged.verdict.marks:
+            return None
+        folder, began = self._stations.folder(Station.INBOX, arrival.folder), time.monotonic()
+        marks = judged.verdict.marks
+
+        def work(stop: Stop) -> bool:
+            return completeness.is_unchanged(folder, marks, stop)
+
+        same = await self.beside(arrival, "marks", work)
+        if isinstance(same, Held):
+            return same
+        took_s = time.monotonic() - began
+        return _lacks(judged.verdict, arrival, folder, judged.newest, took_s) if same else None
 
     async def beside(self, arrival: Arrival, what: str, work: Callable[[Stop], T]) -> T | Held:
         """Return what a piece of work at an arrival returns; Held while it takes long.
@@ -153,12 +273,14 @@ class WaitingRoom:
         if self._settling is not None:
             self._settling.forget_all_but(present)
         self._seen = {key: seen for key, seen in self._seen.items() if key[0] in present}
+        self._judged = {folder: judged for folder, judged in self._judged.items() if folder in present}
 
     def forget(self, folder: bytes) -> None:
         """Forget an arrival that was claimed: when it is moved back to the inbox, it comes again."""
         if self._settling is not None:
             self._settling.forget(folder)
         self._seen = {key: seen for key, seen in self._seen.items() if key[0] != folder}
+        self._judged.pop(folder, None)
 
     # -- looks that take long, or never end ---------------------------------------------------
 
@@ -202,7 +324,8 @@ class WaitingRoom:
         wait = self._settling.wait(arrival, seen, watch, ago_s, closed=closed)
         if seen.mark or (seen.writer and watch.settle):
             folder = self._stations.folder(Station.INBOX, arrival.folder)
-            return _unfinished(seen, os.fsencode(folder))
+            # The mark of a file is its own name.
+            return _unfinished(seen, os.fsencode(folder.parent if arrival.is_file else folder))
         return None if wait is None else _waits(wait, time.time())
 
 
@@ -253,8 +376,23 @@ _WHY = {
         "it was filled and named within one tick of the clock, and the daemon did not see it renamed: it "
         "cannot be told from one that is still being written"
     ),
+    Why.WRITTEN: "it was written to last, so it cannot be told whether more of it will come",
     Why.UNSEEN: "the daemon could not read it before, so it cannot be told whether it is still being written",
 }
+
+
+def _lacks(verdict: Verdict, arrival: Arrival, folder: Path, since: float, took_s: float) -> Held:
+    """Return how a folder is held that is not complete: looked at again soon where it changed just now."""
+    again_s = min(max((time.time() - since) * _PART_OF_AGE, _SOON_S), _SELDOM_S)
+    path = os.path.join(os.fsencode(folder), os.fsencode(sent_manifest.NAME))
+    return Held(
+        reason=verdict.lack,
+        kind=HeldKind.INCOMPLETE,
+        cure=verdict.cure,
+        command=f"sudo rm -i {shell_word(path)}" if verdict.has_sent else "",
+        since=max(since, arrival.seen_at),
+        again_s=max(again_s, took_s * _REST),
+    )
 
 
 def _waits(wait: SettlingWait, now: float) -> Held:

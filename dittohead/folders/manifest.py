@@ -91,6 +91,7 @@ def take(
     stop: Stop,
     skip_specials: bool = False,
     ignore: Sequence[str] = (),
+    only: bytes = b"",
     progress: Callable[[int], None] = lambda size: None,
 ) -> Totals:
     """Walk the folder, hash every file, and write the manifest durably to `destination`.
@@ -99,6 +100,7 @@ def take(
     when `skip_specials`. Names matching an `ignore` pattern stand in the manifest as ignored.
 
     Args:
+        only: the name of a file in it; nothing else is looked at.
         progress: is given the number of bytes hashed since its last call, from any thread.
 
     Raises: ItemError: something that is not a file, cannot be read or changes meanwhile; Stopped.
@@ -108,10 +110,10 @@ def take(
     begun = time.time_ns() - _TICK_NS
     files.sync_filesystem(root.parent)
     refused: list[str] = []
-    holder = os.lstat(root).st_uid
+    holder = os.lstat(os.path.join(os.fsencode(root), only) if only else root).st_uid
     totals = {"files": 0, "size": 0, "ignored": 0, "ignored_size": 0, "skipped": 0, "refused": 0}
     with files.durable_file(destination) as out, _Hasher(out, stop, progress, totals, begun) as hasher:
-        for found in files.walk(root):
+        for found in files.walk_one(root, only) if only else files.walk(root):
             stop.check()
             if found.is_empty_dir:
                 hasher.directory(found)
@@ -120,7 +122,7 @@ def take(
                 if len(refused) < _SHOWN:
                     refused.append(f"{os.fsdecode(found.path)!r} is a hard link to a file of another owner")
             elif found.kind == "file":
-                hasher.file(found, ignored=_matches(found.path, ignore))
+                hasher.file(found, ignored=is_ignored(found.path, ignore))
             elif skip_specials:
                 totals["skipped"] += 1
                 hasher.special(found)
@@ -157,11 +159,22 @@ def _refusal(refused: list[str], count: int) -> ItemError:
     )
 
 
-def _matches(path: bytes, patterns: Sequence[str]) -> bool:
+def is_ignored(path: bytes, patterns: Sequence[str]) -> bool:
+    """Tell whether no step is given a file, by a pipeline's patterns.
+
+    Args:
+        path: in the folder.
+        patterns: each fits any part of a path; one with a slash in front is the path of one file.
+    """
     if not patterns:
         return False
-    parts = os.fsdecode(path).split("/")
-    return any(fnmatch.fnmatchcase(part, pattern) for part in parts for pattern in patterns)
+    text = os.fsdecode(path)
+    return any(
+        text == pattern[1:]
+        if pattern.startswith("/")
+        else any(fnmatch.fnmatchcase(part, pattern) for part in text.split("/"))
+        for pattern in patterns
+    )
 
 
 class _Hasher:

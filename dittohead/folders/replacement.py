@@ -21,7 +21,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -380,7 +380,17 @@ def in_place(stations: Stations, job: str, folder: Path) -> list[str]:
 
 
 def _begins(offer: Offer) -> str:
-    return f"{offer.shown} replaced by "
+    return _beginning(offer.name)
+
+
+def _beginning(path: bytes) -> str:
+    return f"{visible(display(path))} replaced by "
+
+
+def is_told(sentences: Sequence[str], path: bytes, sha256: str) -> bool:
+    """Tell whether one of the sentences of `words` says that a file of this digest took the place of one."""
+    begins, now = _beginning(path), f", is {sha256} ("
+    return any(one.startswith(begins) and now in one for one in sentences)
 
 
 def words(offer: Offer, who: str, why: str, earlier: Path, root: Path) -> str:

@@ -9,12 +9,14 @@ import os
 import pwd
 import re
 import stat
+import threading
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
+from dittohead.folders.sent_manifest import CONTROL
 from dittohead.model.errors import Immovable, NameTaken, StationError, StationMissing
 from dittohead.model.held import Held, mounted, movable, unreadable
 from dittohead.model.records import Arrival, collection_of
@@ -78,7 +80,7 @@ class Scan:
 
     arrivals: list[Arrival]
     uploads: list[bytes]  #: dotted directories: uploads in progress, or given up
-    strays: list[bytes]  #: undotted things that are not directories; left alone
+    strays: list[bytes]  #: undotted things that are neither directories nor taken files; left alone
     inode: tuple[int, int]  #: (st_dev, st_ino) of the inbox itself
     ignored: int = 0  #: how many names there are ignored
     #: directories that cannot be taken as they are, and why
@@ -91,6 +93,10 @@ class Stations:
 
     root: Path
     ignore: Sequence[str] = (DEFAULT,)  #: names that are ignored (see system/ignored_names.py)
+    #: which files in the inbox become a folder by themselves, by their names (see folders/lone_files.py)
+    takes_file: Callable[[bytes], bool] = lambda name: False
+    #: held while a folder is made of a file
+    wrapping: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
     _known: dict[bytes, Arrival] = field(default_factory=dict)
     _others: IgnoredNames | None = None  #: by which those were judged
     #: (st_dev, st_ino) of the root, as it was at the start
@@ -253,8 +259,8 @@ class Stations:
         if os.access(here, os.W_OK, effective_ids=True) or not os.access(inbox, os.W_OK, effective_ids=True):
             return None
         denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        refusal = _refusal(denied, here, self.path(Station.PROCESSING))
-        return refusal if isinstance(refusal, Immovable) else None
+        found = refusal(denied, here, self.path(Station.PROCESSING))
+        return found if isinstance(found, Immovable) else None
 
     def immovable_in(self, collection: bytes) -> Immovable | None:
         """Return why something in a collection in the inbox may not be moved; None where all may. Blocking.
@@ -330,25 +336,31 @@ class Stations:
         if entry.name.startswith(b"."):
             if entry.is_dir(follow_symlinks=False):
                 found.uploads.append(entry.name)
-        elif not entry.is_dir(follow_symlinks=False):
+        elif not entry.is_dir(follow_symlinks=False) and not self._is_taken_file(entry):
             found.strays.append(entry.name)
         elif (arrival := self._arrival(entry)) is not None:
             found.arrivals.append(replace(arrival, renamed=True) if arrival.folder in renamed else arrival)
 
+    def _is_taken_file(self, entry: os.DirEntry[bytes]) -> bool:
+        return entry.is_file(follow_symlinks=False) and self.takes_file(entry.name)
+
     def _arrival(self, entry: os.DirEntry[bytes]) -> Arrival | None:
+        is_file = not entry.is_dir(follow_symlinks=False)
         known = self._known.get(entry.name)
-        if known is not None and known.ino == entry.inode():
+        if known is not None and known.ino == entry.inode() and known.is_file == is_file:
             return known
         try:
             status = entry.stat(follow_symlinks=False)
+            uid = owner_of(entry.path, status)
         except FileNotFoundError:
             return None
         return Arrival(
             folder=entry.name,
             dev=status.st_dev,
             ino=status.st_ino,
-            uid=status.st_uid,
+            uid=uid,
             seen_at=status.st_ctime,  # the rename that made it ready touches the ctime
+            is_file=is_file,
         )
 
     def is_ignored(self, name: bytes) -> bool:
@@ -479,7 +491,7 @@ class Stations:
         with os.scandir(os.fsencode(self.folder(station, collection))) as entries:
             names = [entry.name for entry in entries if not self._is_folder(entry, collection)]
         found = [collection + b"/" + name for name in names]
-        return [path for path in found if not self._is_reason(self.folder(station, path))]
+        return [path for path in found if not self.is_reason(self.folder(station, path))]
 
     def _is_folder(self, entry: os.DirEntry[bytes], collection: bytes) -> bool:
         if entry.name.startswith(b".") or (collection and self.is_ignored(entry.name)):
@@ -566,7 +578,7 @@ class Stations:
             named = [entry.name for entry in entries if b".reason" in entry.name]
         for name in named:
             path = self.folder(Station.PROCESSING, collection + b"/" + name)
-            if self._is_reason(path):
+            if self.is_reason(path):
                 path.unlink(missing_ok=True)
         if self.exists(Station.FAILED, collection):
             for folder in self.listing(Station.PROCESSING, collection):
@@ -577,13 +589,13 @@ class Stations:
         """Return where a failed folder's reason is written: where nothing else is named like that."""
         path = self.folder(Station.FAILED, fit(folder, _REASON))
         number = 2
-        while os.path.lexists(path) and not self._is_reason(path):
+        while os.path.lexists(path) and not self.is_reason(path):
             path = self.folder(Station.FAILED, fit(folder, b".reason-%d.txt" % number))
             number += 1
         return path
 
     @staticmethod
-    def _is_reason(path: Path) -> bool:
+    def is_reason(path: Path) -> bool:
         """Tell whether a file is a reason that was written here: people may call theirs as they like."""
         if not path.name.endswith(".txt") or ".reason" not in path.name:
             return False
@@ -643,7 +655,7 @@ class Stations:
                         raise self.missing(station) from error
                 if isinstance(error, FileNotFoundError) and not os.path.lexists(here):
                     raise
-            raise _refusal(error, here, self.path(destination)) from error
+            raise refusal(error, here, self.path(destination)) from error
         fail_points.point("move.renamed")
         self._sync(destination, collection_of(new_name))
         fail_points.point("move.arrived")
@@ -691,6 +703,33 @@ class Stations:
             raise self.missing(station) from error
 
 
+def owner_of(folder: bytes, status: os.stat_result) -> int:
+    """Return whose a folder is: its owner; of one that the daemon made of a file, the file's owner.
+
+    That is a directory of the daemon's own with nothing in it but one file, beside what says something of it.
+    Nothing else need be remembered of it, whatever crashes or moves come after. Blocking, but short.
+
+    Args:
+        folder: its path.
+        status: its lstat.
+
+    Raises: FileNotFoundError: it has gone.
+    """
+    if status.st_uid != os.geteuid() or not stat.S_ISDIR(status.st_mode):
+        return status.st_uid
+    owners: list[int] = []
+    with contextlib.suppress(PermissionError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name in CONTROL:
+                continue
+            inner = entry.stat(follow_symlinks=False)
+            # A further name may be somebody's who may not even read it.
+            if owners or not stat.S_ISREG(inner.st_mode) or inner.st_nlink != 1:
+                return status.st_uid
+            owners.append(inner.st_uid)
+    return owners[0] if owners else status.st_uid
+
+
 def must_be_plain(name: bytes) -> None:
     """See that a name is that of an entry of a directory, and of no other. Raises: StationError."""
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
@@ -708,7 +747,14 @@ def must_be_folder(path: bytes) -> None:
         must_be_plain(name)
 
 
-def _refusal(error: OSError, folder: Path, to: Path) -> StationError:
+def refusal(error: OSError, folder: Path, to: Path) -> StationError:
+    """Return the error of a rename that failed: who may not, and what helps.
+
+    Args:
+        error: the rename's.
+        folder: what was to be moved.
+        to: the directory that it was to come to.
+    """
     status = None
     if error.errno in (errno.EACCES, errno.EPERM):
         with contextlib.suppress(OSError):  # not even looked at: a mount of another user's, say
@@ -716,8 +762,9 @@ def _refusal(error: OSError, folder: Path, to: Path) -> StationError:
     if status is not None:
         user = shell_word(os.fsencode(_user(os.geteuid())))
         cure, command = movable(error.errno, folder, status, (folder.parent, to), user)
+        kind = "folder" if stat.S_ISDIR(status.st_mode) else "file"
         return Immovable(
-            f"the daemon may not move this folder: mode {stat.S_IMODE(status.st_mode):04o}, "
+            f"the daemon may not move this {kind}: mode {stat.S_IMODE(status.st_mode):04o}, "
             f"owner {_user(status.st_uid)}",
             where=display(os.fsencode(folder)),
             cure=cure,

@@ -25,6 +25,7 @@ class HeldKind(StrEnum):
     MOUNTED = "mounted"  #: another file system is mounted in it
     UNFINISHED = "unfinished"  #: it holds the mark of an upload under way
     WRITTEN = "written"  #: a program has a file of it open for writing
+    INCOMPLETE = "incomplete"  #: something that it says it has is not there, or more is
     TOO_LARGE = "too_large"  #: there is no room for it, and no job under way will make any
     SETTLING = "settling"  #: it changed a short time ago
     NAMESAKE = "namesake"  #: an earlier folder of its name is under way
@@ -36,7 +37,7 @@ class HeldKind(StrEnum):
 AT_ONCE = frozenset({HeldKind.IMMOVABLE, HeldKind.UNREADABLE, HeldKind.SILENT, HeldKind.MOUNTED})
 
 #: The same, but only when it lasts: uploads take hours.
-IN_TIME = frozenset({HeldKind.UNFINISHED, HeldKind.WRITTEN, HeldKind.TOO_LARGE})
+IN_TIME = frozenset({HeldKind.UNFINISHED, HeldKind.WRITTEN, HeldKind.INCOMPLETE, HeldKind.TOO_LARGE})
 
 
 @dataclass(frozen=True, kw_only=True)

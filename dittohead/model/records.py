@@ -27,7 +27,7 @@ class Use(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arrival:
-    """An undotted directory found in the inbox."""
+    """An undotted directory found in the inbox, or a file that will become one."""
 
     folder: bytes  #: its name in the inbox, as the kernel gives it
     dev: int  #: st_dev
@@ -35,6 +35,7 @@ class Arrival:
     uid: int  #: owner's numeric user id
     seen_at: float  #: when a scan first saw it, seconds since the epoch
     renamed: bool = False  #: it was seen to get this name from a dotted one
+    is_file: bool = False  #: a folder is made of it before it is taken
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

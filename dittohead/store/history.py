@@ -13,7 +13,7 @@ from dittohead.model.request_args import read_args
 from dittohead.model.states import ACTIVE, TERMINAL, Action, JobState, Outcome, Station
 from dittohead.model.text import display
 from dittohead.store.jobs import events_of, to_job
-from dittohead.store.tables import jobs, requests
+from dittohead.store.tables import events, jobs, requests
 
 _TERMINAL = sorted(state.value for state in TERMINAL)
 
@@ -27,6 +27,16 @@ def original_name(connection: Connection, folder: bytes, ino: int) -> str | None
             jobs.c.ino == str(ino),
             jobs.c.state.in_(_TERMINAL),
         )
+        .order_by(jobs.c.claimed_at.desc())
+        .limit(1)
+    ).scalar()
+
+
+def owner(connection: Connection, folder: bytes, ino: int) -> int | None:
+    """Return whose a folder was at its last job, when that left it under this name."""
+    return connection.execute(
+        sa.select(jobs.c.uid)
+        .where(jobs.c.folder == folder, jobs.c.ino == str(ino), jobs.c.state.in_(_TERMINAL))
         .order_by(jobs.c.claimed_at.desc())
         .limit(1)
     ).scalar()
@@ -56,6 +66,20 @@ def replaced_in(connection: Connection, folder: bytes, ino: int) -> tuple[str, l
         return "", []
     found = events_of(connection, last.id)
     return last.id, [event for event in found if event.type is EventType.MODIFICATION]
+
+
+def replacements(connection: Connection, ino: int) -> list[str]:
+    """Return the sentences on files that were replaced in a folder, whichever of its jobs had failed.
+
+    Args:
+        ino: the folder's inode number.
+    """
+    query = (
+        sa.select(events.c.detail)
+        .join(jobs, jobs.c.id == events.c.job_id)
+        .where(jobs.c.ino == str(ino), events.c.type == EventType.MODIFICATION.value)
+    )
+    return list(connection.execute(query).scalars())
 
 
 def earlier(connection: Connection, job: Job, limit: int = 3) -> list[JobId]:

@@ -103,6 +103,14 @@ def point(name: str) -> None:
     """Do nothing, at a moment worth dying at."""
 
 
+#: Those that only a file in the inbox meets of which a folder is made, in their order.
+WRAP_POINTS = (
+    "wrap.made",  # a dotted directory is there, empty
+    "wrap.moved",  # the file lies in it, not yet durable
+    "wrap.durable",
+    "wrap.named",  # the directory has the file's name, not yet durable
+)
+
 #: Those that only a collection meets.
 COLLECTION_POINTS = (
     "claim.split",  # some of its folders have their job

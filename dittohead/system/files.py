@@ -349,6 +349,13 @@ def walk(root: Path | bytes, *, directories: bool = False) -> Iterator[FoundName
             os.close(fd)
 
 
+def walk_one(root: Path | bytes, name: bytes) -> Iterator[FoundName]:
+    """Yield one name of a directory, as `walk` yields those below it. Raises: FileNotFoundError, OSError."""
+    with directory_beneath(root, b"") as fd:
+        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        yield FoundName(path=name, name=name, dir_fd=fd, status=status)
+
+
 def _status(name: bytes, dir_fd: int, path: bytes) -> os.stat_result:
     try:
         return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)

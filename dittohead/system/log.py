@@ -31,6 +31,7 @@ CLAIM_HELD: Final = "claim.held"
 CLAIM_REFUSED: Final = "claim.refused"
 CLAIM_FAILED: Final = "claim.failed"
 CLAIM_ADOPTED: Final = "claim.adopted"
+FILE_WRAPPED: Final = "file.wrapped"  # a folder was made of a file in the inbox
 JOB_CLAIMED: Final = "job.claimed"
 JOB_PAUSED: Final = "job.paused"
 JOB_FROZEN: Final = "job.frozen"

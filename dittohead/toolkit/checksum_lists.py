@@ -10,17 +10,32 @@ from __future__ import annotations
 
 import codecs
 import csv
+import fnmatch
+import io
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import IO
 
 from dittohead.model.text import display, visible
 
 #: The digest that has this many hex digits; of two of one length the one that such lists hold.
 ALGORITHMS = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128: "sha512"}
 
+#: How lists are called, in small letters; within any folder.
+NAMES = (
+    *("md5sum*", "sha*sum*", "*.md5", "*.sha1", "*.sha224", "*.sha256", "*.sha384", "*.sha512"),
+    *("checksum.*", "checksums.*", "manifest-md5.txt", "manifest-sha*.txt"),
+)
+
 #: Names that a reason gives; the rest is counted.
 _NAMED = 5
+
+#: A longer line names no file that there can be; a list that is but a digest is shorter. Bytes.
+_LONGEST, _ALONE_MOST = 1 << 16, 1 << 10
+
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 _LINE = re.compile(rb"(\\?)([0-9A-Fa-f]+)(?: [ *]|[ \t]+\*?)(.+)", re.DOTALL)
 _BSD = re.compile(rb"(\\?)([A-Za-z0-9/-]+) ?\((.+)\) ?= ?([0-9A-Fa-f]+)", re.DOTALL)
@@ -47,10 +62,32 @@ class ChecksumList:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ListEntry:
+    """What one line of a list says."""
+
+    number: int  #: of the line, from 1
+    path: bytes
+    digest: str  #: lower-case hex digits
+    algorithm: str  #: as `hashlib` names it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Entry:
     number: int
     path: bytes
     digest: bytes
+
+
+def is_called_so(path: bytes, patterns: Sequence[str] = NAMES) -> bool:
+    """Tell whether a file is a list, by its name.
+
+    Args:
+        path: in the folder.
+        patterns: of names, or of paths where a pattern has a slash; capitals do not matter.
+    """
+    text = path.decode("utf-8", "surrogateescape").lower()
+    name = text.rpartition("/")[2]
+    return any(fnmatch.fnmatchcase(text if "/" in one else name, one.lower()) for one in patterns)
 
 
 def parsed(data: bytes, of: bytes = b"") -> ChecksumList:
@@ -64,20 +101,46 @@ def parsed(data: bytes, of: bytes = b"") -> ChecksumList:
         digests are of several kinds, or there is none.
     """
     digests: dict[bytes, str] = {}
-    algorithms: set[str] = set()
-    data = _as_utf8(data)
-    alone = _ALONE.fullmatch(data) if of else None
-    for entry in [_Entry(number=1, path=of, digest=alone[1])] if alone else _entries(data):
+    algorithm = ""
+    for entry in entries(io.BytesIO(data), of):
+        algorithm = entry.algorithm
+        if digests.setdefault(entry.path, entry.digest) != entry.digest:
+            raise contradiction(entry.number)
+    return ChecksumList(algorithm=algorithm, digests=digests)
+
+
+def contradiction(number: int) -> UnreadableList:
+    """Return the error of a list that says two things of one file."""
+    return UnreadableList(f"line {number} gives a file another digest than a line before")
+
+
+def entries(file: IO[bytes], of: bytes = b"") -> Iterator[ListEntry]:
+    """Yield what a list says, line by line, so that a list of any length needs little memory.
+
+    Args:
+        file: the list, from its beginning.
+        of: as for `parsed`.
+
+    Raises: Unreadable: as `parsed`, at the line in question; a name that stands there twice is yielded twice.
+    """
+    head = file.read(_ALONE_MOST + 1) if of else b""
+    found = _ALONE.fullmatch(_as_utf8(head)) if 0 < len(head) <= _ALONE_MOST else None
+    file.seek(0)
+    first = ""
+    for entry in [_Entry(number=1, path=of, digest=found[1])] if found else _entries(_lines(file)):
         algorithm = ALGORITHMS.get(len(entry.digest))
         if algorithm is None:
             raise _not_one(entry.number)
-        algorithms.add(algorithm)
-        digest = entry.digest.decode("ascii").lower()
-        if digests.setdefault(entry.path.removeprefix(b"./"), digest) != digest:
-            raise UnreadableList(f"line {entry.number} gives a file another digest than a line before")
-    if len(algorithms) != 1:
-        raise UnreadableList("it holds digests of several kinds" if algorithms else "it is empty")
-    return ChecksumList(algorithm=algorithms.pop(), digests=digests)
+        if algorithm != (first := first or algorithm):
+            raise UnreadableList("it holds digests of several kinds")
+        yield ListEntry(
+            number=entry.number,
+            path=entry.path.removeprefix(b"./"),
+            digest=entry.digest.decode("ascii").lower(),
+            algorithm=algorithm,
+        )
+    if not first:
+        raise UnreadableList("it is empty")
 
 
 def _not_one(number: int) -> UnreadableList:
@@ -86,7 +149,7 @@ def _not_one(number: int) -> UnreadableList:
 
 def _as_utf8(data: bytes) -> bytes:
     """Return a list without its byte order mark; one in UTF-16, as Windows writes it, in UTF-8."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if data.startswith(_UTF16):
         try:
             return data.decode("utf-16").encode("utf-8")
         except UnicodeError:
@@ -94,14 +157,36 @@ def _as_utf8(data: bytes) -> bytes:
     return data.removeprefix(codecs.BOM_UTF8)
 
 
-def _entries(data: bytes) -> Iterator[_Entry]:
-    lines = [line.removesuffix(b"\r") for line in data.split(b"\n")]
-    wanted = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and line[:1] != b"#"]
-    if wanted and _line(*wanted[0]) is None and (delimiter := _delimiter(wanted[0][1])):
-        yield from _table(wanted, delimiter)
-        return
-    for number, line in wanted:
+def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield (number, line) of those that are neither blank nor a comment, without their ends."""
+    is_wide = file.read(2).startswith(_UTF16)
+    file.seek(0)
+    read = _wide(file) if is_wide else iter(lambda: file.readline(_LONGEST), b"")
+    for number, line in enumerate(read, 1):
+        if len(line) >= _LONGEST:
+            raise UnreadableList(f"line {number} is too long")
+        text = line.removesuffix(b"\n").removesuffix(b"\r")
+        text = text.removeprefix(codecs.BOM_UTF8) if number == 1 else text
+        if text.strip() and text[:1] != b"#":
+            yield number, text
+
+
+def _wide(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a list in UTF-16, in UTF-8."""
+    text = codecs.getreader("utf-16")(file)
+    try:
+        while line := text.readline(_LONGEST, keepends=True):
+            yield line.encode("utf-8")
+    except UnicodeError:
+        raise UnreadableList("it begins as UTF-16 and is not") from None
+
+
+def _entries(lines: Iterator[tuple[int, bytes]]) -> Iterator[_Entry]:
+    for at, (number, line) in enumerate(lines):
         entry = _line(number, line)
+        if entry is None and at == 0 and (delimiter := _delimiter(line)):
+            yield from _table(itertools.chain([(number, line)], lines), delimiter)
+            return
         if entry is None:
             raise _not_one(number)
         yield entry
@@ -130,16 +215,18 @@ def _delimiter(line: bytes) -> str:
     return best if counts[best] else ""
 
 
-def _table(lines: Sequence[tuple[int, bytes]], delimiter: str) -> Iterator[_Entry]:
+def _table(lines: Iterable[tuple[int, bytes]], delimiter: str) -> Iterator[_Entry]:
     """Yield the rows of a table, whose first line may name its columns."""
-    numbers = [number for number, _ in lines]
-    rows = csv.reader(
-        (line.decode("utf-8", "surrogateescape") for _, line in lines), delimiter=delimiter, strict=True
-    )
+    number = 0
+
+    def text() -> Iterator[str]:
+        nonlocal number
+        for number, line in lines:  # noqa: B007  # read below
+            yield line.decode("utf-8", "surrogateescape")
+
     columns: tuple[int, int] | None = None
     try:
-        for at, row in enumerate(rows):
-            number = numbers[min(at, len(numbers) - 1)]
+        for row in csv.reader(text(), delimiter=delimiter, strict=True):
             if columns is None:
                 columns = _columns(row)
                 if columns is not None:

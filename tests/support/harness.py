@@ -96,7 +96,9 @@ class Harness:
         for worker in (self.worker, *workers):
             self.workers.add(worker)
         self.config: Config = load(root / "config.yaml", self.workers)
-        self.stations = Stations(root)
+        self.stations = Stations(
+            root, self.config.settings.watch.ignore, lambda name: self.config.takes_file(name)
+        )
         self.stations.prepare()
         self.store = store or Store.open(sqlite_url(self.stations.state))
         self.told: list[tuple[str, dict[str, Any]]] = []

@@ -323,7 +323,9 @@ class LocalDispatch:
             self.held.pop(arrival.folder, None)
             self.wake()  # its jobs wait for their turn
         elif isinstance(result, Held):
-            if result.quiet:
+            if result.looking:
+                pass  # what is known of it stays until the look has ended
+            elif result.quiet:
                 self.held.pop(arrival.folder, None)
             else:
                 self._hold(arrival.folder, replace(result, arrival=arrival))

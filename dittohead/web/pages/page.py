@@ -210,7 +210,7 @@ async def _front_values(site: AppState) -> dict[str, Any]:
     seen = await site.store.read_apart(page_front.gather, config.sources)
     live = site.live()
     # Not the daemon's own, which remembers what its scans saw.
-    stations = Stations(site.stations.root, site.stations.ignore)
+    stations = Stations(site.stations.root, site.stations.ignore, config.takes_file)
 
     def gather() -> tuple[list[str], tuple[int, int]]:
         return page_front.arrivals(stations), page_front.free_space(stations)

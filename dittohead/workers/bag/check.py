@@ -17,11 +17,10 @@ from dittohead.model.records import Entry
 from dittohead.model.text import display
 from dittohead.system import files, folding
 from dittohead.system.threads import Stop, in_order
-from dittohead.toolkit.bagit import manifests
+from dittohead.toolkit.bagit import declaration, manifests
+from dittohead.toolkit.bagit.declaration import Declaration, Malformed
 from dittohead.toolkit.bagit.manifests import Manifest
 from dittohead.toolkit.faulty_files import FaultyFiles
-from dittohead.workers.bag import declaration
-from dittohead.workers.bag.declaration import Declaration, Malformed
 from dittohead.workers.bag.index import BagFile, Index
 
 _DECLARATION, _FETCH = b"bagit.txt", b"fetch.txt"

@@ -30,9 +30,8 @@ from dittohead.model.text import display, visible
 from dittohead.system import files
 from dittohead.system.threads import Stop, in_thread
 from dittohead.toolkit import retry_after
-from dittohead.toolkit.bagit import manifests
+from dittohead.toolkit.bagit import declaration, manifests
 from dittohead.toolkit.faulty_files import FaultyFiles
-from dittohead.workers.bag import declaration
 from dittohead.workers.bag.check import top_of
 
 #: Files that are fetched at once.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +13,6 @@ from dittohead.system import files
 from dittohead.toolkit import checksum_lists
 from dittohead.toolkit.checksum_lists import ChecksumList, UnreadableList
 from dittohead.toolkit.faulty_files import FaultyFiles
-
-#: How lists are called, in small letters; within any folder.
-NAMES = (
-    *("md5sum*", "sha*sum*", "*.md5", "*.sha1", "*.sha224", "*.sha256", "*.sha384", "*.sha512"),
-    *("checksum.*", "checksums.*", "manifest-md5.txt", "manifest-sha*.txt"),
-)
 
 #: A list of a million files has about this size. Bytes.
 _LARGEST = 256 << 20
@@ -51,7 +44,7 @@ def found(source: Inputs, patterns: Sequence[str]) -> Lists:
     has = set(paths)
     lists = Lists()
     for path in paths:
-        if _fits(path, patterns):
+        if checksum_lists.is_called_so(path, patterns):
             lists.lists[path] = _read(source, path)
     if not lists.lists:
         hint = f"Send one along, named like {patterns[0]}, or set compare: false"
@@ -62,12 +55,6 @@ def found(source: Inputs, patterns: Sequence[str]) -> Lists:
         for name, digest in one.digests.items():
             lists.wanted.setdefault(local[name], []).append((path, one.algorithm, digest))
     return lists
-
-
-def _fits(path: bytes, patterns: Sequence[str]) -> bool:
-    text = path.decode("utf-8", "surrogateescape").lower()
-    name = text.rpartition("/")[2]
-    return any(fnmatch.fnmatchcase(text if "/" in one else name, one.lower()) for one in patterns)
 
 
 def _read(source: Inputs, path: bytes) -> ChecksumList:

@@ -19,8 +19,9 @@ from dittohead.model.text import counted
 from dittohead.system import files
 from dittohead.system.threads import Stop, in_thread
 from dittohead.toolkit import checksum_lists
+from dittohead.toolkit.checksum_lists import NAMES
 from dittohead.toolkit.faulty_files import blamed
-from dittohead.workers.checksum.comparison import NAMES, Comparison, Lists, found
+from dittohead.workers.checksum.comparison import Comparison, Lists, found
 
 _AGENT = f"dittohead {__version__} (hashlib SHA-256)"
 
