@@ -12,6 +12,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from dittohead.cli import main
+from tests.support.length import outer_environ
 from tests.support.sshd import Sshd
 from tests.support.wheel import program
 
@@ -31,7 +32,7 @@ class Shell:
         self.home.mkdir(parents=True)
         self.bin.mkdir()
         self.env = {
-            **{k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")},
+            **{k: v for k, v in outer_environ().items() if k not in ("COLUMNS", "LINES")},
             "HOME": str(self.home),
             "PATH": f"{self.bin}:{os.environ['PATH']}",
         }

@@ -16,6 +16,7 @@ from tests.docs.pages import TOP, blocks
 from tests.docs.shell import Shell
 from tests.docs.test_forge import recipe
 from tests.docs.test_tutorial import Reader
+from tests.support.length import outer_environ
 from tests.support.wheel import copy
 
 PAGE = TOP / "CONTRIBUTING.md"
@@ -133,7 +134,7 @@ def test_a_migration_as_it_says_is_one(tmp_path: Path) -> None:
         said = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_store.py", "-k",
              "sqlite and (migrations or newer) or (newer and refused)"],
-            cwd=top, env={**os.environ, "PYTHONPATH": str(top)}, capture_output=True, text=True, check=False,
+            cwd=top, env={**outer_environ(), "PYTHONPATH": str(top)}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         return said.stdout
 

@@ -16,6 +16,7 @@ from dittohead.system.process import sweep
 from tests.docs.console import Terminal, fits, session
 from tests.docs.pages import DOCS, TOP, blocks
 from tests.real import test_boot
+from tests.support.length import outer_environ
 
 # Some thirty programs, each started as a reader would: the machine may be busy.
 pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -30,7 +31,9 @@ class Reader:
         self.home = home
         home.mkdir()
         plain = {
-            k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "VIRTUAL_ENV", "MAKEFLAGS")
+            k: v
+            for k, v in outer_environ().items()
+            if k not in ("COLUMNS", "LINES", "VIRTUAL_ENV", "MAKEFLAGS")
         }
         self.env = {**plain, "HOME": str(home)}
         # The address of the page leads to this checkout.

@@ -32,6 +32,12 @@ ORDER = (
 )
 
 
+def outer_environ() -> dict[str, str]:
+    """Return this process's environment for tests that tests run: what part of these is run is not theirs."""
+    ours = ("TESTS_PART", "TEST_COSTS", "LONG_TESTS", "PYTEST_ADDOPTS")
+    return {key: value for key, value in os.environ.items() if key not in ours}
+
+
 def examples(count: int) -> int:
     """Return how many examples Hypothesis tries in place of `count`."""
     return max(count // 4, 10) if PART == "first" else count
