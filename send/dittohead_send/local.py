@@ -171,6 +171,10 @@ def _is_link(status: os.stat_result) -> bool:
     return stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) in _LINK_TAGS
 
 
+#: A directory to list: where it is, what stands before its names, and what it is in (device, inode).
+_Todo = tuple[str, bytes, tuple[tuple[int, int], ...]]
+
+
 class _Scanner:
     """One walk; each directory's entries by name."""
 
@@ -184,7 +188,7 @@ class _Scanner:
         status = os.stat(root)
         self.listing.folders[b""] = Folder(b"", status.st_mtime_ns, stat.S_IMODE(status.st_mode))
         #: directories to do, each with those above it: a link that leads to one of them would never end
-        todo = [(root, b"", ((status.st_dev, status.st_ino),))]
+        todo: list[_Todo] = [(root, b"", ((status.st_dev, status.st_ino),))]
         while todo:
             directory, prefix, above = todo.pop()
             found = sorted(os.listdir(directory))
@@ -194,7 +198,7 @@ class _Scanner:
 
     def _entry(
         self, local: str, name: str, prefix: bytes, above: tuple[tuple[int, int], ...]
-    ) -> tuple[str, bytes, tuple[tuple[int, int], ...]] | None:
+    ) -> _Todo | None:
         status = os.stat(local, follow_symlinks=False)
         where = visible(os.path.relpath(local, self.listing.root))
         try:

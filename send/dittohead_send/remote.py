@@ -13,7 +13,7 @@ from typing import Any
 
 import asyncssh
 from asyncssh.constants import FILEXFER_TYPE_DIRECTORY, FILEXFER_TYPE_REGULAR
-from asyncssh.sftp import FXF_CREAT, FXF_EXCL, FXF_READ, FXF_WRITE
+from asyncssh import FXF_CREAT, FXF_EXCL, FXF_READ, FXF_WRITE
 
 from dittohead_send.errors import EXISTS, NO_PERMISSION, TEMPORARY, UNAVAILABLE, ConnectionGone, SendError
 from dittohead_send.words import shown
@@ -97,10 +97,10 @@ class Open:
     async def _read_part(self, length: int, offset: int) -> bytes:
         found = b""
         while len(found) < length:
-            part = await self._file.read(length - len(found), offset + len(found))
+            part: bytes = await self._file.read(length - len(found), offset + len(found))
             if not part:
                 break
-            found += bytes(part)
+            found += part
         return found
 
     async def cut(self, length: int) -> None:
