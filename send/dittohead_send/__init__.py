@@ -1,4 +1,4 @@
-"""Sends folders to a dittohead inbox over SFTP. It needs Python and asyncssh, and nothing of dittohead itself."""
+"""Sends folders to a dittohead inbox over SFTP. It needs asyncssh, and nothing of dittohead."""
 
 from __future__ import annotations
 

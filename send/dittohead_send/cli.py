@@ -18,15 +18,15 @@ from dittohead_send.progress import Progress, stream
 from dittohead_send.sending import Link, send_folder
 from dittohead_send.ssh import Login
 from dittohead_send.upload import Plan, Upload
-from dittohead_send.words import counted, duration, size, some, visible
+from dittohead_send.words import counted, duration, shown, size, some, visible
 
 _EPILOG = """\
 Nothing is taken from the inbox before it is complete: a folder is sent as .NAME, and gets its name when every
 file is confirmed. If it breaks, type the same command again: it continues.
 
-exit codes: 0 all sent (with --follow: and processed), 64 wrong usage, 65 the folder cannot be sent as it is, or
-its job failed, 66 no such folder, 69 no server or no inbox, 73 the name is taken, 74 a file cannot be read,
-75 broken off or disk full: type it again, 76 the server is not known or not the known one, 77 login or access
+exit codes: 0 all sent (with --follow: and processed), 64 wrong usage, 65 the folder cannot be sent as it is,
+or its job failed, 66 no such folder, 69 no server or no inbox, 73 the name is taken, 74 a file cannot be
+read, 75 broken off or disk full: type it again, 76 the server is not known or not the known one, 77 login or access
 refused, 130 interrupted. Of several folders, the code of the first that failed.
 """
 
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     made = _Parser(
         prog="dittohead-send",
-        description="Send folders to a dittohead inbox over SFTP: complete, verified, resumed where it stopped.",
+        description="Send folders to a dittohead inbox over SFTP: complete, verified, resumed after a break.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -55,17 +55,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--jobs", type=_jobs, default=4, metavar="N", help="files at once, 1 to 10; default 4")
     made.add_argument("--verify", action="store_true", help="read everything back, and compare")
     made.add_argument(
-        "--follow-links", action="store_true", help="send what links stand for, instead of refusing them"
+        "--follow-links", action="store_true", help="send what links stand for; otherwise they are refused"
     )
     made.add_argument(
-        "--restart", action="store_true", help="remove what an earlier run has sent, and send all again"
+        "--restart", action="store_true", help="remove what an earlier run has sent; send all again"
     )
     made.add_argument(
         "--retry-for",
         type=_seconds,
         default=600.0,
         metavar="SECONDS",
-        help="how long to try to connect again after a break; default 600",
+        help="how long to try again after a break; default 600",
     )
     made.add_argument("--follow", metavar="URL", help="wait for the result: the address of the daemon's page")
     made.add_argument("--token-file", metavar="FILE", help="for --follow: a file with the token of the API")
@@ -163,9 +163,7 @@ class _Run:
     async def _one(self, folder: str, result: _Result, names: set[str]) -> None:
         result.name = local.name_of(folder, self.given.name)
         if result.name in names:
-            raise SendError(
-                f'a folder called "{result.name}" is sent by this command already', status=errors.USAGE
-            )
+            raise SendError(f'this command sends a folder "{result.name}" already', status=errors.USAGE)
         names.add(result.name)
         listing = await asyncio.to_thread(local.scan, folder, follow=self.given.follow_links)
         result.files, result.bytes, result.left_out = len(listing.files), listing.size, listing.left_out
@@ -184,7 +182,7 @@ class _Run:
             tell(f"the daemon may wait for these, as for unfinished uploads: {some(listing.unfinished)}")
         if listing.decomposed:
             tell(
-                f"{counted(listing.decomposed, 'name')} with letter and accent apart (NFD, as macOS writes them), "
+                f"{counted(listing.decomposed, 'name')} with letter and accent apart (NFD, as macOS has it), "
                 "sent unchanged"
             )
 
@@ -192,14 +190,10 @@ class _Run:
         if self.given.json:
             return
         for path, file in sorted(listing.files.items()):
-            print(
-                f"{file.state.size:>15,}  {visible(result.name)}/{visible(path.decode('utf-8', 'surrogateescape'))}"
-            )
+            print(f"{file.state.size:>15,}  {visible(result.name)}/{shown(path)}")
         kept = {path.rpartition(b"/")[0] for path in (*listing.files, *listing.folders) if path}
         for path in sorted(listing.folders.keys() - kept - {b""}):
-            print(
-                f"{'empty':>15}  {visible(result.name)}/{visible(path.decode('utf-8', 'surrogateescape'))}/"
-            )
+            print(f"{'empty':>15}  {visible(result.name)}/{shown(path)}/")
         print(
             f"{visible(result.name)}: {counted(result.files, 'file')}, {result.bytes:,} bytes would be sent"
         )
@@ -238,14 +232,9 @@ class _Run:
         if result.state == "already there":
             print(f"{name}: was sent already, and waits in the inbox")
             return
-        rate = (
-            f", {size(result.bytes_sent / result.seconds)}/s" if result.seconds and result.bytes_sent else ""
-        )
-        again = (
-            ""
-            if result.bytes_sent >= result.bytes
-            else f", {size(result.bytes - result.bytes_sent)} were there already"
-        )
+        sent, there = result.bytes_sent, result.bytes - result.bytes_sent
+        rate = f", {size(sent / result.seconds)}/s" if result.seconds and sent else ""
+        again = f", {size(there)} were there already" if there > 0 else ""
         print(
             f"{name}: {counted(result.files, 'file')}, {result.bytes:,} bytes sent and confirmed in "
             f"{duration(result.seconds)}{rate}{again}",

@@ -122,7 +122,7 @@ class Follower:
             raise self._silent(error) from error
 
     def end(self) -> dict[str, Any]:
-        """Wait until the job has ended, and return it. Raises: SendError: it is not known what becomes of it."""
+        """Wait until the job has ended, and return it. Raises: SendError: the daemon does not answer."""
         silent = 0
         job: dict[str, Any] = {}
         while job.get("state") not in ("done", "failed"):

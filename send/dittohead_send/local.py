@@ -20,8 +20,8 @@ from dittohead_send.words import counted, plain, some, visible
 #: the journal says so: at most as many are read back after a break. Bytes.
 POINT = 256 << 20
 
-#: Links of Windows: symbolic links, and junctions, which Python 3.11 does not call links. What a cloud has
-#: put aside is of other kinds, and can be read. Source: Microsoft, "Reparse Point Tags".
+#: Links of Windows: symbolic links, and junctions, which Python 3.11 does not call links. Files that a
+#: cloud service keeps elsewhere have other tags. Source: Microsoft, "Reparse Point Tags".
 _LINK_TAGS = (0xA000000C, 0xA0000003)
 
 _KINDS = {
@@ -191,10 +191,11 @@ class _Scanner:
         todo: list[_Todo] = [(root, b"", ((status.st_dev, status.st_ino),))]
         while todo:
             directory, prefix, above = todo.pop()
-            found = sorted(os.listdir(directory))
-            for name in reversed(found):
-                if (inner := self._entry(os.path.join(directory, name), name, prefix, above)) is not None:
-                    todo.append(inner)
+            entries = (
+                self._entry(os.path.join(directory, name), name, prefix, above)
+                for name in sorted(os.listdir(directory), reverse=True)
+            )
+            todo.extend(entry for entry in entries if entry is not None)
 
     def _entry(
         self, local: str, name: str, prefix: bytes, above: tuple[tuple[int, int], ...]
@@ -246,7 +247,7 @@ class _Scanner:
         if path in (manifest.NAME, manifest.JOURNAL):
             return "a manifest of this program: the folder was sent before, or received"
         if len(path) > names.PATH_MOST or path.count(b"/") >= names.DEPTH_MOST:
-            return f"its path is longer than {names.PATH_MOST:,} bytes, or deeper than {names.DEPTH_MOST} folders"
+            return f"its path has more than {names.PATH_MOST:,} bytes or {names.DEPTH_MOST} folders"
         return f"its name has more than {names.NAME_MOST + 1} bytes" if len(names.encoded(name)) > 255 else ""
 
     def check(self) -> None:

@@ -1,8 +1,9 @@
-"""The manifest: the SHA-256 of each file, as read here while it was sent; and the journal of an upload under way.
+"""The manifest: the SHA-256 of each file, as read here while it was sent; and the journal until then.
 
-Both are lines as `sha256sum` writes them, below lines of comment that begin with `#`. The manifest is written
-when all files are confirmed. Until then the folder holds the journal: which files are confirmed, and how far
-the large ones are. Its name ends with `.part`, so the daemon waits even if somebody renames the folder by hand.
+Both are lines as `sha256sum` writes them, below lines of comment that begin with `#`. The manifest is
+written when all files are confirmed. Until then the folder holds the journal: which files are confirmed, and
+how far the large ones are. Its name ends with `.part`, so the daemon waits even if somebody renames the
+folder by hand.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _UNESCAPES = {escape: plain for plain, escape in _ESCAPES.items()}
 
 
 def line(digest: str, path: bytes) -> bytes:
-    r"""Return a line of a manifest; a name with a backslash or a line break is escaped, and `\` stands first.
+    r"""Return a line of a manifest. A name with a backslash or a line break is escaped; `\` stands first.
 
     Source: GNU coreutils manual, "md5sum invocation".
     """
@@ -33,7 +34,7 @@ def line(digest: str, path: bytes) -> bytes:
 
 
 def point(offset: int, digest: str, path: bytes) -> bytes:
-    """Return a line of the journal: so many bytes of a file are on the server's disk, and have this digest."""
+    """Return a line of the journal: this is the digest of so many bytes, on the server's disk."""
     return b"#@ %d " % offset + line(digest, path)
 
 
@@ -59,9 +60,7 @@ class Record:
 
     identity: Identity | None = None  #: None: this program has not written it
     digests: dict[bytes, str] = field(default_factory=dict)  #: of confirmed files
-    points: dict[bytes, dict[int, str]] = field(
-        default_factory=dict
-    )  #: of files under way: digests of beginnings
+    points: dict[bytes, dict[int, str]] = field(default_factory=dict)  #: digests of beginnings
 
 
 def read(data: bytes, more: Record | None = None) -> Record:

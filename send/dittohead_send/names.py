@@ -25,9 +25,9 @@ JUNK = frozenset({".ds_store", "thumbs.db"})
 #: Names that file systems and file servers use; the daemon never takes a folder of such a name. Source:
 #: dittohead, system/ignored_names.py.
 _IGNORED = (
-    "lost+found", "aquota.user", "aquota.group", "@eadir", "@tmp", "@sharebin", "#recycle", "#snapshot", "@recycle",
-    "@recently-snapshot", "network trash folder", "temporary items", "system volume information", "$recycle.bin",
-    "thumbs.db", "ehthumbs.db", "desktop.ini",
+    "lost+found", "aquota.user", "aquota.group", "@eadir", "@tmp", "@sharebin", "#recycle", "#snapshot",
+    "@recycle", "@recently-snapshot", "network trash folder", "temporary items", "system volume information",
+    "$recycle.bin", "thumbs.db", "ehthumbs.db", "desktop.ini",
 )  # fmt: skip
 
 #: Names that mean an unfinished upload: the daemon waits until no such file is in the folder. Source:
@@ -37,8 +37,8 @@ _UNFINISHED = re.compile(
         fnmatch.translate(pattern).replace("XXXXXX", "[A-Za-z0-9]{6}")
         for pattern in (
             ".*.XXXXXX", ".~tmp~", ".rsync-partial", "*.filepart", "*.part", "*.partial", "*.crdownload",
-            "*.download", "*.aria2", ".in.*", "*.lftp", "*.lftp-pget-status", ".syncthing.*.tmp", "~syncthing~*.tmp",
-            "*.!sync", "~$*", ".~lock.*#", ".nfs[0-9a-f]*", ".smbdelete*", ".fuse_hidden*",
+            "*.download", "*.aria2", ".in.*", "*.lftp", "*.lftp-pget-status",
+            ".syncthing.*.tmp", "~syncthing~*.tmp", "*.!sync", "~$*", ".~lock.*#", ".nfs[0-9a-f]*", ".smbdelete*", ".fuse_hidden*",
         )
     ),
     re.IGNORECASE,
@@ -48,9 +48,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def of_folder(given: str, flavour: type[PurePath] = PurePath) -> str:
-    """Return the name of a folder by the path that a person gave, or "" where it has none.
+    r"""Return the name of a folder by the path that a person gave, or "" where it has none.
 
-    `lab1/`, `.\\lab1\\` and `C:\\scans\\lab1` are all lab1. On Windows, `"C:\\scans\\"` comes from the shell
+    `lab1/`, `.\lab1\` and `C:\scans\lab1` are all lab1. On Windows, `"C:\scans\"` comes from the shell
     with the closing quote in it.
     """
     path = flavour(given.rstrip('"') if issubclass(flavour, PureWindowsPath) else given)

@@ -1,4 +1,4 @@
-"""What is shown while folders are sent: one line that is written over on a terminal, otherwise a line now and then."""
+"""What is shown while folders are sent: one line that changes; in a log, a line now and then."""
 
 from __future__ import annotations
 
@@ -59,10 +59,11 @@ class Progress:
     def show(self) -> None:
         """Show how far it is, if it is time."""
         now = self._now()
-        if self._out is None or now - self._shown_at < (_EVERY_S if self._is_terminal else _SELDOM_S):
+        if now - self._shown_at < (_EVERY_S if self._is_terminal else _SELDOM_S):
             return
         self._shown_at = now
-        self._write(self.text())
+        if self._out is not None:
+            self._write(self._out, self.text())
 
     def text(self) -> str:
         """Return how far it is: at most 79 columns."""
@@ -86,16 +87,15 @@ class Progress:
         then, before = self._rates[0]
         return (self.confirmed - before) / (now - then) if now > then else 0.0
 
-    def _write(self, text: str) -> None:
-        assert self._out is not None
+    def _write(self, out: TextIO, text: str) -> None:
         if self._is_terminal:
             columns = shutil.get_terminal_size().columns
             text = text[: max(columns - 1, 20)]
-            self._out.write("\r" + text.ljust(len(self._line)))
+            out.write("\r" + text.ljust(len(self._line)))
             self._line = text
         else:
-            self._out.write(text + "\n")
-        self._out.flush()
+            out.write(text + "\n")
+        out.flush()
 
     def clear(self) -> None:
         """Make way for something else."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import asyncssh
-from asyncssh.constants import FILEXFER_TYPE_DIRECTORY, FILEXFER_TYPE_REGULAR
 from asyncssh import FXF_CREAT, FXF_EXCL, FXF_READ, FXF_WRITE
+from asyncssh.constants import FILEXFER_TYPE_DIRECTORY, FILEXFER_TYPE_REGULAR
 
 from dittohead_send.errors import EXISTS, NO_PERMISSION, TEMPORARY, UNAVAILABLE, ConnectionGone, SendError
 from dittohead_send.words import shown
@@ -74,7 +74,7 @@ def _there(attrs: asyncssh.SFTPAttrs) -> There:
 
 
 class Open:
-    """A file on the server, open for writing. Requests of one file are carried out in the order of the calls."""
+    """A file on the server, open for writing. Its requests are carried out in the order of the calls."""
 
     def __init__(self, session: Session, file: asyncssh.SFTPClientFile, path: bytes) -> None:
         self._session, self._file, self.path = session, file, path
@@ -287,7 +287,7 @@ class Session:
         return [(name, there) for name, there in pairs if name not in (b".", b"..")]
 
     async def sync_directory(self, path: bytes) -> None:
-        """Make the names in a directory durable, where the server opens directories as files: OpenSSH does."""
+        """Make the names in a directory durable, where the server opens one as a file: OpenSSH does."""
         try:
             with broken():
                 file = await self._sftp.open(path, FXF_READ, encoding=None, block_size=0)

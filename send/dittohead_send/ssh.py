@@ -1,4 +1,4 @@
-"""The connection: whose server it is, and who logs in. Passwords are asked for, and never written anywhere."""
+"""The connection: whose server it is, and who logs in. What is typed is never written anywhere."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TRIES = 3
 _KEEPALIVE_S = 15
 #: For the TCP connection and the exchange of keys; a person who types a password has longer. Seconds.
 _CONNECT_S = 30
-#: What AES in hardware makes fast first; then all that asyncssh has. Where ~/.ssh/config has Ciphers, it holds.
+#: First what the processor does by itself, then all that asyncssh has. Ciphers in ~/.ssh/config win.
 _CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
 
 
@@ -92,8 +92,8 @@ class Login:
 async def connect(login: Login) -> asyncssh.SSHClientConnection:
     """Connect and log in.
 
-    Raises: SendError: the server is not the known one, refuses the login or does not exist; ConnectionGone: it
-        cannot be reached now.
+    Raises: SendError: the server is not the known one, refuses the login or does not exist; ConnectionGone:
+        it cannot be reached now.
     """
     where = str(login.target)
     options = _options(login)
@@ -266,9 +266,7 @@ class _Asker(asyncssh.SSHClient):
             )
             return False
         login.pause()
-        login.terminal.tell(
-            f"The server {visible(host)} is not known here. Its key ({key.get_algorithm()}) has the fingerprint"
-        )
+        login.terminal.tell(f"The server {visible(host)} is not known here. The fingerprint of its key is")
         login.terminal.tell(f"  {fingerprint}")
         if login.terminal.line("Is this what the administrator says? (yes/no) ").lower() not in ("y", "yes"):
             self.fault = SendError(

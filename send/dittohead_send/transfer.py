@@ -1,4 +1,4 @@
-"""One file: read, hashed and sent in one pass, continued where an earlier run stopped, confirmed and made durable."""
+"""One file: read, hashed and sent in one pass, continued after a break, confirmed and made durable."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ async def send(
 ) -> Sent:
     """Send one file to its place.
 
-    What lies there is never believed by its size alone: a server that lost power may keep the length of a file
-    and lose its content. It counts if its digest was noted after the server had made it durable; everything
-    else is read back and compared, and sent from the first block that differs.
+    What lies there is never believed by its size alone: a server that lost power may keep the length of a
+    file and lose its content. It counts if its digest was noted after the server had made it durable.
+    Everything else is read back and compared, and sent from the first block that differs.
 
     Raises: SendError: it cannot be read, or changes again and again; ConnectionGone.
     """
@@ -113,17 +113,15 @@ class _Transfer:
         file = await self._session.open(self._place, fresh=True)
         try:
             mode, mtime = described(self._file.mode, state.mtime_ns, is_folder=False, posix=self._posix)
-            _, _, synced, there = await asyncio.gather(
-                file.write(data, 0), file.describe(mode, mtime), file.sync(), file.state()
-            )
+            # Its size is compared with all others' at the end, which costs a request for each folder.
+            _, _, synced = await asyncio.gather(file.write(data, 0), file.describe(mode, mtime), file.sync())
         finally:
             await file.close()
-        self._check_size(there.size, state)
         self._count(len(data), sent=True)
         return Sent(digest, state, is_durable=synced)
 
     async def _is_whole(self, reader: Reader) -> bool:
-        """Tell whether the whole file is there by the journal; otherwise the reader is at the beginning again."""
+        """Tell whether the journal says that the whole file is there; the reader has read it then."""
         earlier = self._earlier
         if earlier is None or earlier.digest is None or earlier.size != reader.state.size:
             return False
@@ -142,9 +140,7 @@ class _Transfer:
     async def _all(self, reader: Reader) -> Sent:
         if reader.left != reader.state.size:  # read once already, in vain
             reader.rewind()
-        known = 0
-        if self._earlier is not None:
-            known = await self._known(reader)
+        known = 0 if self._earlier is None else await self._known(reader, self._earlier)
         file = await self._session.open(self._place, fresh=self._earlier is None)
         try:
             there = (await file.state()).size if self._earlier is not None else 0
@@ -155,13 +151,10 @@ class _Transfer:
         finally:
             await file.close()
 
-    async def _known(self, reader: Reader) -> int:
-        """Read to the last point at which the journal's digest is that of the file here, and return its offset."""
-        assert self._earlier is not None
-        points = self._earlier.points
-        usable = [
-            at for at in points if at % BLOCK == 0 and 0 < at <= min(self._earlier.size, reader.state.size)
-        ]
+    async def _known(self, reader: Reader, earlier: Earlier) -> int:
+        """Read to the last point whose digest in the journal is that of the file here; return its offset."""
+        points = earlier.points
+        usable = [at for at in points if at % BLOCK == 0 and 0 < at <= min(earlier.size, reader.state.size)]
         for at in sorted(usable, reverse=True):
             while reader.state.size - reader.left < at:
                 self._count(len(await asyncio.to_thread(reader.read, BLOCK)), sent=False)
@@ -238,17 +231,14 @@ class _Transfer:
         mode, mtime = described(self._file.mode, reader.state.mtime_ns, is_folder=False, posix=self._posix)
         # Sent at once, carried out in this order.
         _, synced, there = await asyncio.gather(file.describe(mode, mtime), file.sync(), file.state())
-        self._check_size(there.size, reader.state)
-        return Sent(reader.digest, reader.state, is_durable=durable and synced)
-
-    def _check_size(self, size: int, state: State) -> None:
-        if size != state.size:
+        if there.size != reader.state.size:
             raise SendError(
-                f"the server has {size:,} bytes of this file, and not {state.size:,}",
+                f"the server has {there.size:,} bytes of this file, and not {reader.state.size:,}",
                 where=shown(self._file.path),
-                hint="Type the same command again; it continues. If that does not help, tell the administrator",
+                hint="Type the same command again; it continues. If it happens again, tell the administrator",
                 status=TEMPORARY,
             )
+        return Sent(reader.digest, reader.state, is_durable=durable and synced)
 
     def _count(self, count: int, *, sent: bool) -> None:
         self.confirmed += count
@@ -271,8 +261,8 @@ def _whole(file: File) -> tuple[bytes, str, State]:
 def described(mode: int, mtime_ns: int, *, is_folder: bool, posix: bool) -> tuple[int | None, int | None]:
     """Return the mode and time that a copy is given; None for what is not set.
 
-    The daemon reads and moves the folder by its group. Where modes mean nothing here, the copy's own are
-    taken. Times are 32 bits; 0 is what rsync gives to a file that it has not finished, so the daemon would wait.
+    The daemon reads and moves the folder by its group. Where modes mean nothing here, all of the group may
+    read and write. Times are 32 bits; 0 is what rsync gives to an unfinished file, the daemon waits for it.
     """
     seconds = mtime_ns // 1_000_000_000
     when = seconds if 0 < seconds < 1 << 32 else None

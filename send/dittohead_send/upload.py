@@ -148,7 +148,7 @@ class Upload:
     # Begin, or continue
 
     async def _is_there(self, session: Session) -> Outcome | None:
-        """Return the outcome if the folder is in the inbox under its final name. Raises: SendError: another is."""
+        """Return the outcome if the folder has its final name already. Raises: SendError: another has it."""
         found = await session.look(self._ready)
         if found is None:
             if self._renaming and await session.look(self._hidden) is None:
@@ -205,7 +205,7 @@ class Upload:
         return found
 
     async def _remove_bare(self, session: Session) -> bool:
-        """Remove .NAME if an upload was broken off before the journal had its header; return whether it was so."""
+        """Remove .NAME if it was made, and nothing written; return whether it was so."""
         if await session.remove_empty(self._hidden):
             return True
         with contextlib.suppress(SendError):
@@ -390,7 +390,7 @@ class Upload:
             self.progress.file_done()
 
     async def _settled(self) -> bool:
-        """List the folder here once more; return whether it is as it was sent. What is not is sent in another round."""
+        """List the folder here once more; return whether it is as it was sent. If not, a round follows."""
         now = await asyncio.to_thread(local.scan, self.listing.root, follow=self.plan.follow)
         if now.files.keys() != self.listing.files.keys() or now.folders.keys() != self.listing.folders.keys():
             names = sorted(shown(path) for path in now.files.keys() ^ self.listing.files.keys()) or sorted(
@@ -421,15 +421,15 @@ class Upload:
 
         async def one(session: Session) -> None:
             for path in paths:
-                if await self._read_back(session, path) != self._sent[path].digest:
-                    wrong.append(shown(path))
+                digest = await self._read_back(session, path)
+                wrong.extend([shown(path)] if digest != self._sent[path].digest else [])
 
         await each(remote.sessions, one, len(remote.sessions))
         if wrong:
             raise SendError(
                 f"read back, this is not what was sent: {some(sorted(wrong))}",
                 where=self._where(remote.first, self._hidden),
-                hint="Tell the administrator: the server's disk may be damaged. --restart sends everything again",
+                hint="Tell the administrator: the disk may be damaged. --restart sends everything again",
             )
 
     async def _read_back(self, session: Session, path: bytes) -> str:
@@ -488,9 +488,9 @@ class Upload:
         except SendError as error:
             self._renaming = False
             raise SendError(
-                f"all is there as {shown(b'.' + self.plan.name.encode())}, and could not get its name ({error.what})",
+                f"all is there as .{self.plan.name}, and could not get its name ({error.what})",
                 where=self._where(session, self._ready),
-                hint="Type the same command again; if a folder of this name is in the inbox, when it has been taken",
+                hint="Type the same command again, when no folder of this name is in the inbox",
                 status=error.status,
             ) from error
         await session.sync_directory(self.inbox)
