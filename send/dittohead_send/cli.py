@@ -26,8 +26,8 @@ file is confirmed. If it breaks, type the same command again: it continues.
 
 exit codes: 0 all sent (with --follow: and processed), 64 wrong usage, 65 the folder cannot be sent as it is,
 or its job failed, 66 no such folder, 69 no server or no inbox, 73 the name is taken, 74 a file cannot be
-read, 75 broken off or disk full: type it again, 76 the server is not known or not the known one, 77 login or access
-refused, 130 interrupted. Of several folders, the code of the first that failed.
+read, 75 broken off or disk full: type it again, 76 the server is not known or not the known one, 77 login or
+access refused, 130 interrupted. Of several folders, the code of the first that failed.
 """
 
 

@@ -16,8 +16,8 @@ from dittohead_send import manifest, names
 from dittohead_send.errors import IO, NO_INPUT, TEMPORARY, USAGE, SendError
 from dittohead_send.words import counted, plain, some, visible
 
-#: At each multiple of this a file's digest so far is kept. After so many bytes the server's disk has them, and
-#: the journal says so: at most as many are read back after a break. Bytes.
+#: At each multiple of this a file's digest so far is kept. After so many bytes the server's disk has them,
+#: and the journal says so: at most as many are read back after a break. Bytes.
 POINT = 256 << 20
 
 #: Links of Windows: symbolic links, and junctions, which Python 3.11 does not call links. Files that a

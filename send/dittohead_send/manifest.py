@@ -66,8 +66,8 @@ class Record:
 def read(data: bytes, more: Record | None = None) -> Record:
     """Read a manifest or a journal, and add it to `more`.
 
-    Lines that are torn are left out. One that reads as another path does no harm: its digest is not that of the
-    other file.
+    Lines that are torn are left out. One that reads as another path does no harm: its digest is not that of
+    the other file.
     """
     record = Record() if more is None else more
     header: dict[str, str] = {}

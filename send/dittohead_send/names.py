@@ -38,7 +38,8 @@ _UNFINISHED = re.compile(
         for pattern in (
             ".*.XXXXXX", ".~tmp~", ".rsync-partial", "*.filepart", "*.part", "*.partial", "*.crdownload",
             "*.download", "*.aria2", ".in.*", "*.lftp", "*.lftp-pget-status",
-            ".syncthing.*.tmp", "~syncthing~*.tmp", "*.!sync", "~$*", ".~lock.*#", ".nfs[0-9a-f]*", ".smbdelete*", ".fuse_hidden*",
+            ".syncthing.*.tmp", "~syncthing~*.tmp", "*.!sync", "~$*", ".~lock.*#", ".nfs[0-9a-f]*",
+            ".smbdelete*", ".fuse_hidden*",
         )
     ),
     re.IGNORECASE,
