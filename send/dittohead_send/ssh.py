@@ -66,7 +66,7 @@ class Login:
     identity: str | None = None
     known_hosts: str | None = None
     config: str | None = None  #: instead of ~/.ssh/config
-    terminal: Terminal = field(default_factory=Terminal)
+    terminal: Terminal = field(default_factory=lambda: Terminal())
     #: Before a question: what shows progress makes way.
     pause: Callable[[], None] = lambda: None
     typed: dict[str, str] = field(default_factory=dict, repr=False)
@@ -99,12 +99,7 @@ async def connect(login: Login) -> asyncssh.SSHClientConnection:
     options = _options(login)
     asker = _Asker(login, options)
     try:
-        return await asyncssh.connect(
-            login.target.host,
-            options=options,
-            client_factory=lambda: asker,
-            known_hosts=asker.known.match,
-        )
+        return await _dial(login, options, asker)
     except asyncssh.HostKeyNotVerifiable as error:
         raise asker.fault or SendError(
             f"the server's key is not valid ({error.reason})",
@@ -115,8 +110,6 @@ async def connect(login: Login) -> asyncssh.SSHClientConnection:
     except asyncssh.PermissionDenied as error:
         raise _refused(login, options, error) from error
     except asyncssh.KeyExchangeFailed as error:
-        if asker.known.has_keys:
-            raise asker.changed("it offers no key of the known kinds") from error
         raise SendError(
             f"no agreement on how to encrypt ({error.reason})",
             where=where,
@@ -132,6 +125,27 @@ async def connect(login: Login) -> asyncssh.SSHClientConnection:
         ) from error
     except (asyncssh.Error, OSError, TimeoutError) as error:
         raise ConnectionGone(plain(error) if isinstance(error, OSError) else str(error)) from error
+
+
+async def _dial(
+    login: Login, options: asyncssh.SSHClientConnectionOptions, asker: _Asker
+) -> asyncssh.SSHClientConnection:
+    async def once(**more: Any) -> asyncssh.SSHClientConnection:
+        return await asyncssh.connect(
+            login.target.host,
+            options=options,
+            client_factory=lambda: asker,
+            known_hosts=asker.known.match,
+            **more,
+        )
+
+    try:
+        return await once()
+    except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost):
+        if asker.has_begun or not asker.known.has_keys:
+            raise
+    # The server may have no key of the known kinds: asked for any, it shows which one it has.
+    return await once(server_host_key_algs="default")
 
 
 def _options(login: Login) -> asyncssh.SSHClientConnectionOptions:
@@ -225,11 +239,15 @@ class _Asker(asyncssh.SSHClient):
         self._options = options
         self._passwords = self._challenges = 0
         self.fault: SendError | None = None
+        self.has_begun = False  #: the server is the known one, and the login has begun
         given: Any = login.known_hosts or options.known_hosts
         # None comes of `UserKnownHostsFile none`: nobody is known then, and not everybody.
         files = [given] if isinstance(given, str) else [str(one) for one in given or ()]
         self._files = files or ["~/.ssh/known_hosts"]
         self.known = _Known(self._files)
+
+    def begin_auth(self, username: str) -> None:
+        self.has_begun = True
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         fingerprint = key.get_fingerprint()

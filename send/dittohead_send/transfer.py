@@ -112,7 +112,7 @@ class _Transfer:
         data, digest, state = await asyncio.to_thread(_whole, self._file)
         file = await self._session.open(self._place, fresh=True)
         try:
-            mode, mtime = described(self._file.mode, state.mtime_ns, is_folder=False, posix=self._posix)
+            mode, mtime = _mode(self._file, posix=self._posix), seconds(state.mtime_ns)
             # Its size is compared with all others' at the end, which costs a request for each folder.
             _, _, synced = await asyncio.gather(file.write(data, 0), file.describe(mode, mtime), file.sync())
         finally:
@@ -228,7 +228,7 @@ class _Transfer:
 
     async def _confirmed(self, reader: Reader, file: Open, durable: bool) -> Sent:
         await asyncio.to_thread(reader.check)
-        mode, mtime = described(self._file.mode, reader.state.mtime_ns, is_folder=False, posix=self._posix)
+        mode, mtime = _mode(self._file, posix=self._posix), seconds(reader.state.mtime_ns)
         # Sent at once, carried out in this order.
         _, synced, there = await asyncio.gather(file.describe(mode, mtime), file.sync(), file.state())
         if there.size != reader.state.size:
@@ -258,14 +258,15 @@ def _whole(file: File) -> tuple[bytes, str, State]:
     return data, reader.digest, reader.state
 
 
-def described(mode: int, mtime_ns: int, *, is_folder: bool, posix: bool) -> tuple[int | None, int | None]:
-    """Return the mode and time that a copy is given; None for what is not set.
+def _mode(file: File, *, posix: bool) -> int:
+    """Return the mode of a copy: the daemon reads it by its group. Where modes mean nothing here, the usual one."""
+    return file.mode & 0o777 | 0o640 if posix else 0o664
 
-    The daemon reads and moves the folder by its group. Where modes mean nothing here, all of the group may
-    read and write. Times are 32 bits; 0 is what rsync gives to an unfinished file, the daemon waits for it.
+
+def seconds(mtime_ns: int) -> int | None:
+    """Return a time as it is sent, or None where it is not.
+
+    Times have 32 bits. 0 is what rsync gives to an unfinished file, and the daemon waits for such a file.
     """
-    seconds = mtime_ns // 1_000_000_000
-    when = seconds if 0 < seconds < 1 << 32 else None
-    if not posix:
-        return (0o775 if is_folder else 0o664), when
-    return mode & 0o777 | (0o770 if is_folder else 0o640), when
+    found = mtime_ns // 1_000_000_000
+    return found if 0 < found < 1 << 32 else None

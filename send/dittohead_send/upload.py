@@ -23,7 +23,7 @@ from dittohead_send.errors import EXISTS, TEMPORARY, UNAVAILABLE, ConnectionGone
 from dittohead_send.local import File, Listing
 from dittohead_send.progress import Progress
 from dittohead_send.remote import Remote, Session, There
-from dittohead_send.transfer import BLOCK, Earlier, Sent, described, send
+from dittohead_send.transfer import BLOCK, Earlier, Sent, seconds, send
 from dittohead_send.words import counted, shown, size, some
 
 T = TypeVar("T")
@@ -233,7 +233,6 @@ class Upload:
         self._is_begun = True
         self._sent.clear()
         self._earlier = manifest.Record()
-        await self._give(session, b"")
         await self._write_journal(session)
         return {}
 
@@ -312,26 +311,23 @@ class Upload:
             if path and path not in there:
                 levels.setdefault(path.count(b"/"), []).append(path)
         for _, paths in sorted(levels.items()):
-            await each(paths, lambda path: self._make(session, path), 16)
+            await each([self._at(path) for path in paths], session.make, 16)
 
-    async def _make(self, session: Session, path: bytes) -> None:
-        await session.make(self._at(path))
-        await self._give(session, path)
+    async def _give(self, session: Session, path: bytes, mtime: int | None) -> None:
+        """Let the inbox's group read and move a directory; otherwise its mode is what the inbox gives it.
 
-    async def _give(self, session: Session, path: bytes, mtime: int | None = None) -> None:
-        """Let the inbox's group read and move a directory, and keep its setgid bit."""
-        folder = self.listing.folders[path]
-        mode, _ = described(folder.mode, 0, is_folder=True, posix=self._posix)
+        When all is in it: for an account that is not in the group, the kernel takes the setgid bit away, and
+        what comes into the directory later would have another group. Source: chmod(2).
+        """
         made = await session.look(self._at(path))
-        if mode is not None and made is not None:
-            mode |= made.mode & 0o2000
+        mode = None if made is None or made.mode & 0o770 == 0o770 else made.mode | 0o770
         self._undescribed += not await session.describe(self._at(path), mode, mtime)
 
     async def _describe_folders(self, session: Session) -> None:
         """Give folders their times, now that nothing is put into them, and make their names durable."""
 
         async def one(path: bytes) -> None:
-            _, mtime = described(0, self.listing.folders[path].mtime_ns, is_folder=True, posix=self._posix)
+            mtime = seconds(self.listing.folders[path].mtime_ns)
             if path:
                 await self._give(session, path, mtime)
             await session.sync_directory(self._at(path))
@@ -479,8 +475,7 @@ class Upload:
                 status=TEMPORARY,
             )
         await session.remove(self._at(manifest.JOURNAL))
-        _, mtime = described(0, self.listing.folders[b""].mtime_ns, is_folder=True, posix=self._posix)
-        await self._give(session, b"", mtime)
+        await self._give(session, b"", seconds(self.listing.folders[b""].mtime_ns))
         await session.sync_directory(self._hidden)
         self._renaming = True
         try:

@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from dittohead_send import local, manifest
+
 from tests.support.sending import MANIFEST, Sender
 from tests.support.trees import fifo, read_tree, symlink, tree
 
@@ -30,7 +30,13 @@ def whole(sender: Sender, name: str = "lab1") -> dict[bytes, bytes]:
 
 def test_a_folder_arrives_whole_under_its_name(sender: Sender) -> None:
     """With its empty folders, times, and names of any bytes; the manifest is one that sha256sum reads."""
-    odd = {b"\xff\xfe.tif": b"a", "line\nbreak\\back": b"b", "-rf": b"c", "ä" * 60: b"d", "big": os.urandom(3 << 20)}
+    odd = {
+        b"\xff\xfe.tif": b"a",
+        "line\nbreak\\back": b"b",
+        "-rf": b"c",
+        "ä" * 60: b"d",
+        "big": os.urandom(3 << 20),
+    }
     folder = tree(sender.here / "lab1", {**MEASURED, **odd})
     os.utime(folder / "run.log", (1_000_000_000, 1_000_000_000))
     os.utime(folder / "raw", (1_100_000_000, 1_100_000_000))
@@ -78,7 +84,9 @@ def test_links_and_special_files_are_refused_by_name(sender: Sender) -> None:
 def test_links_are_followed_if_that_is_asked_for(sender: Sender, tmp_path: Path) -> None:
     """A link that leads to a folder above it would never end."""
     tree(tmp_path / "elsewhere", {"x.tif": b"x"})
-    folder = tree(sender.here / "lab1", {"a": b"a", "l": symlink("a"), "d": symlink(str(tmp_path / "elsewhere"))})
+    folder = tree(
+        sender.here / "lab1", {"a": b"a", "l": symlink("a"), "d": symlink(str(tmp_path / "elsewhere"))}
+    )
     assert sender.send("lab1", options=("--follow-links",)) == 0, sender.err
     assert whole(sender) == {b"a": b"a", b"l": b"a", b"d/x.tif": b"x"}
     (folder / "round").symlink_to("..")
@@ -95,7 +103,9 @@ def test_a_folder_that_holds_a_manifest_of_ours_is_refused(sender: Sender) -> No
 
 
 @pytest.mark.parametrize("name", [".lab", "desktop.ini", "a" * 255])
-def test_a_name_that_the_daemon_never_takes_is_refused_before_anything_is_sent(sender: Sender, name: str) -> None:
+def test_a_name_that_the_daemon_never_takes_is_refused_before_anything_is_sent(
+    sender: Sender, name: str
+) -> None:
     tree(sender.here / name, MEASURED)
     assert sender.send(name) == 64
     assert "--name" in sender.err
@@ -121,7 +131,9 @@ def test_a_name_that_is_taken_is_never_merged_with(sender: Sender, there: dict[s
     assert read_tree(sender.inbox / "lab1") == {name.encode(): data for name, data in there.items()}
 
 
-def test_a_name_that_is_taken_meanwhile_is_not_replaced(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_is_taken_meanwhile_is_not_replaced(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The folder stays dotted and whole, and the same command gives it its name when that is free."""
     tree(sender.here / "lab1", MEASURED)
     look = manifest.text
@@ -191,13 +203,17 @@ def test_a_file_that_broke_off_goes_on_after_its_last_good_byte(
     os.truncate(there / "big", 4_500_000)
     if not journal:
         part = there / f"{MANIFEST}.part"
-        part.write_text("".join(line + "\n" for line in part.read_text().splitlines() if line.startswith("# ")))
+        part.write_text(
+            "".join(line + "\n" for line in part.read_text().splitlines() if line.startswith("# "))
+        )
     (said,) = sender.results("lab1")
     assert said["bytes_sent"] == (5 << 20) - 4_500_000
     assert whole(sender) == read_tree(folder)
 
 
-def test_wrong_bytes_of_a_server_that_lost_power_are_found(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_bytes_of_a_server_that_lost_power_are_found(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The length of a file is no proof: it may hold zeros. What the journal vouches for was made durable."""
     folder = tree(sender.here / "lab1", {"big": os.urandom(5 << 20), "small": b"x" * 99})
     there = broken_off(sender, monkeypatch)
@@ -354,7 +370,9 @@ def test_an_upload_that_was_begun_and_no_more_is_taken_up(sender: Sender) -> Non
     assert whole(sender) == read_tree(sender.here / "lab1")
 
 
-def test_the_folder_is_found_again_when_it_was_moved_here(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_is_found_again_when_it_was_moved_here(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A disk that has another letter today: the same files, with the same times."""
     tree(sender.here / "lab1", MEASURED)
     broken_off(sender, monkeypatch)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from dittohead_send import cli, ssh
+
 from tests.support.sshd import Sshd
 from tests.support.wheel import TOP
 
