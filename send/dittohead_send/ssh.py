@@ -141,7 +141,7 @@ async def _dial(
 
     try:
         return await once()
-    except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost):
+    except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost, ConnectionError):
         if asker.has_begun or not asker.known.has_keys:
             raise
     # The server may have no key of the known kinds: asked for any, it shows which one it has.
@@ -163,33 +163,43 @@ def _options(login: Login) -> asyncssh.SSHClientConnectionOptions:
     if login.config is not None:
         given["config"] = [login.config] if login.config != "none" else []
     if login.identity is not None:
-        given |= {
-            "client_keys": [str(Path(login.identity).expanduser())],
-            "passphrase": lambda path: login.ask(f"key {path}", f"Passphrase of the key {path}: ") or "",
-        }
+        try:
+            keys = _key(login, str(Path(login.identity).expanduser()))
+        except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, OSError) as error:
+            raise _unusable(error, login.identity) from error
+        given |= {"client_keys": keys} if keys else {}
     try:
         made = asyncssh.SSHClientConnectionOptions(**given)
         if not made.config.get("Ciphers"):
             made = asyncssh.SSHClientConnectionOptions(made, encryption_algs=_CIPHERS)
-    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
-        raise SendError(
-            f"this key cannot be used ({error})",
-            where=visible(login.identity or "~/.ssh"),
-            hint="Check the passphrase, and that it is the private key",
-            status=NO_INPUT,
-        ) from error
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, OSError) as error:
+        raise _unusable(error, "~/.ssh") from error
     except asyncssh.ConfigParseError as error:
         raise SendError(
             f"the configuration of ssh cannot be read ({error})", where="~/.ssh/config", status=USAGE
         ) from error
-    except OSError as error:
-        raise SendError(
-            f"this cannot be read ({plain(error)})",
-            where=visible(str(error.filename or login.identity)),
-            hint="Check the path",
-            status=NO_INPUT,
-        ) from error
     return made
+
+
+def _key(login: Login, path: str) -> list[Any]:
+    """Return what asyncssh is given for a key; nothing if nobody types its passphrase: an agent may have it.
+
+    Raises: asyncssh.KeyImportError, asyncssh.KeyEncryptionError, OSError.
+    """
+    try:
+        asyncssh.read_private_key(path)
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+        if "passphrase" not in str(error).lower():
+            raise
+        typed = login.ask(f"key {path}", f"Passphrase of the key {path}: ")
+        return [asyncssh.read_private_key(path, typed)] if typed else []
+    return [path]
+
+
+def _unusable(error: Exception, where: str) -> SendError:
+    why = plain(error) if isinstance(error, OSError) else str(error)
+    hint = "Check the path, the passphrase, and that it is the private key"
+    return SendError(f"this key cannot be used ({why})", where=visible(where), hint=hint, status=NO_INPUT)
 
 
 def _refused(

@@ -259,7 +259,7 @@ def _whole(file: File) -> tuple[bytes, str, State]:
 
 
 def _mode(file: File, *, posix: bool) -> int:
-    """Return the mode of a copy: the daemon reads it by its group. Where modes mean nothing here, the usual one."""
+    """Return the mode of a copy: the daemon reads it by its group. Windows has none: the usual one."""
     return file.mode & 0o777 | 0o640 if posix else 0o664
 
 

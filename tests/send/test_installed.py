@@ -22,7 +22,7 @@ from tests.support.wheel import TOP, build, copy, site_of
 pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
 
 #: asyncssh, and what it requires. Nothing else of the tests' packages is seen.
-NEEDED = ("asyncssh", "cryptography", "cffi", "_cffi_backend*", "pycparser", "typing_extensions.py")
+NEEDED = ("asyncssh", "bcrypt", "cryptography", "cffi", "_cffi_backend*", "pycparser", "typing_extensions.py")
 NOBODY = 65534
 
 

@@ -197,7 +197,7 @@ def test_both_distributions_have_one_version_and_licence() -> None:
     project = tomllib.loads((TOP / "send/pyproject.toml").read_text())["project"]
     assert dittohead_send.__version__ == dittohead.__version__
     assert (TOP / "send/LICENSE").read_bytes() == (TOP / "LICENSE").read_bytes()
-    assert [line.split(">")[0] for line in project["dependencies"]] == ["asyncssh"]
+    assert [line.split(">")[0] for line in project["dependencies"]] == ["asyncssh[bcrypt]"]
 
 
 def test_every_option_and_exit_code_is_in_the_docs() -> None:
