@@ -119,8 +119,9 @@ def user() -> str:
 
 def usable(path: str) -> str:
     """Return an absolute path by which anything of any length and name is reached."""
-    full = os.path.abspath(path)
-    return names.long_path(full) if os.name == "nt" else full
+    if os.name == "nt":
+        return names.long_path(os.path.abspath(names.unquoted(path)))
+    return os.path.abspath(path)
 
 
 def scan(folder: str, *, follow: bool = False) -> Listing:

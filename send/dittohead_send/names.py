@@ -48,14 +48,19 @@ _UNFINISHED = re.compile(
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def of_folder(given: str, flavour: type[PurePath] = PurePath) -> str:
+def of_folder(given: str, flavour: type[PurePath] = type(PurePath())) -> str:
     r"""Return the name of a folder by the path that a person gave, or "" where it has none.
 
     `lab1/`, `.\lab1\` and `C:\scans\lab1` are all lab1. On Windows, `"C:\scans\"` comes from the shell
     with the closing quote in it.
     """
-    path = flavour(given.rstrip('"') if issubclass(flavour, PureWindowsPath) else given)
+    path = flavour(unquoted(given) if issubclass(flavour, PureWindowsPath) else given)
     return "" if path.name in ("", "..") else path.name
+
+
+def unquoted(path: str) -> str:
+    r"""Return a path of Windows without the quote that the shell left: `"C:\scans\"` is given as `C:\scans"`."""
+    return path.rstrip('"')
 
 
 def checked(name: str) -> str:

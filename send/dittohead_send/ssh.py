@@ -155,6 +155,7 @@ def _options(login: Login) -> asyncssh.SSHClientConnectionOptions:
         "connect_timeout": _CONNECT_S,
         "login_timeout": 0,
         "client_version": "dittohead-send",
+        "config": (),  # ~/.ssh/config, where it can be read
     }
     if login.target.user:
         given["username"] = login.target.user
@@ -174,10 +175,8 @@ def _options(login: Login) -> asyncssh.SSHClientConnectionOptions:
             made = asyncssh.SSHClientConnectionOptions(made, encryption_algs=_CIPHERS)
     except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, OSError) as error:
         raise _unusable(error, "~/.ssh") from error
-    except asyncssh.ConfigParseError as error:
-        raise SendError(
-            f"the configuration of ssh cannot be read ({error})", where="~/.ssh/config", status=USAGE
-        ) from error
+    except ValueError as error:  # this user has no name, or the configuration of ssh an unknown value
+        raise SendError(str(error), where="~/.ssh/config", hint="Check this file", status=USAGE) from error
     return made
 
 
