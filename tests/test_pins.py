@@ -49,7 +49,7 @@ def wanted(requires: list[str], extras: set[str], python: str) -> list[Requireme
 def project_requires() -> list[str]:
     """Return what the project requires, with all that its extras add."""
     extras = [text for texts in PROJECT["optional-dependencies"].values() for text in texts]
-    return [text for text in (*PROJECT["dependencies"], *extras) if not text.startswith("dittohead[")]
+    return [text for text in (*PROJECT["dependencies"], *extras) if not text.startswith("dittohead")]
 
 
 def closure(python: str) -> dict[str, list[tuple[str, Requirement]]]:

@@ -75,9 +75,15 @@ def test_it_is_what_is_committed_and_the_same_again(checkout: Checkout) -> None:
     with tarfile.open(sdist) as file:
         held = {member.name.partition("/")[2] for member in file.getmembers() if member.isfile()}
     assert held >= set(tracked())
-    first = wheel.read_bytes()
+    client = checkout.top / "dist" / f"dittohead_send-{version}-py3-none-any.whl"
+    names = zipfile.ZipFile(client).namelist()
+    assert {f"send/{name}" for name in names if name.startswith("dittohead_send/")} == {
+        name for name in tracked() if name.startswith("send/dittohead_send/")
+    }
+    assert (checkout.top / "dist" / f"dittohead_send-{version}.tar.gz").exists()
+    first = wheel.read_bytes(), client.read_bytes()
     assert checkout.release().returncode == 0
-    assert wheel.read_bytes() == first
+    assert (wheel.read_bytes(), client.read_bytes()) == first
     assert f"git tag --annotate v{version}" in said.stdout
 
 
@@ -89,6 +95,14 @@ def test_what_is_not_ready_is_refused_with_all_reasons(checkout: Checkout) -> No
     for words in ("not committed", 'stand under "Unreleased"', f'"## {dittohead.__version__} - YYYY-MM-DD"'):
         assert words in said.stderr
     assert not (checkout.top / "dist").exists()
+
+
+def test_the_client_is_released_as_the_same_version(checkout: Checkout) -> None:
+    """Otherwise one of the two would not change its files."""
+    init = checkout.top / "send/dittohead_send/__init__.py"
+    init.write_text(init.read_text().replace(dittohead.__version__, "0.0.1"))
+    checkout.commit()
+    assert f"the version is to be {dittohead.__version__}" in checkout.release().stderr
 
 
 def test_a_version_is_released_once(checkout: Checkout) -> None:

@@ -31,6 +31,7 @@ MODULES = {
     "schema": Of("setup", "Print the JSON Schema of config.yaml, for editors."),
     "run": Of("run", "Run the daemon in the foreground, until SIGTERM or Ctrl-C."),
     "drop": Of("drop", "Upload folders the right way: copy as .NAME, make durable, rename to NAME."),
+    "send": Of("send", "Send folders over SFTP to the inbox of another machine, as dittohead-send does."),
     "status": Of("status", "Show what needs attention, what runs, what waits and why."),
     "list": Of("status", "List jobs, the latest first: state, name, pipeline, age, and why or how much."),
     "batches": Of(
