@@ -354,6 +354,7 @@ class Submission:
     async def _accepted(self, attempt: Attempt, sight: Sight, said: IngestReport) -> Done:
         if attempt.answer != "accepted":
             attempt = await self._book.change(attempt, answer="accepted", why="")
+        await self._ctx.release()
         if self._ctx.saved.get("told") != attempt.number:
             self._tell_sent(attempt)
         for path in sorted(
