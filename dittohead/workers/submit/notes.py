@@ -1,4 +1,4 @@
-"""What a submit step has noted of its packages, durably, before and after each call that cannot be repeated."""
+"""What a submit step has noted of its packages: before each call that cannot be repeated, and after it."""
 
 from __future__ import annotations
 

@@ -95,13 +95,13 @@ class SubmitOptions(Options):
     reports_kept: Duration = Field(
         10 * _DAY,
         gt=0,
-        description="How long the service keeps its answers. When nobody could look for that long, the job is "
-        "frozen, as an answer may be gone.",
+        description="How long the service keeps its answers. When nobody could look for that long, the job "
+        "is frozen, as an answer may be gone.",
     )
     freeze_on: list[FreezeRule] = Field(
         default_factory=list,
-        description="What the service may say when it rejects a package, for which the job is frozen and does "
-        "not fail. The first that fits counts.",
+        description="What the service may say when it rejects a package, for which the job is frozen and "
+        "does not fail. The first that fits counts.",
     )
     schemas: Path | None = Field(
         None,

@@ -1,6 +1,7 @@
 """A service's REST interfaces: 3.0 with tus 1.0.0, to send packages; 2.0, to ask for reports.
 
-Sources: tus.io/protocols/resumable-upload (1.0.0, with creation and termination); dpres-rest-api-client 1.1.0.
+Sources: tus.io/protocols/resumable-upload (1.0.0, with creation and termination); the client program
+dpres-rest-api-client 1.1.0.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ class RestService:
         commit: Callable[[], Awaitable[None]],
         progress: Callable[[int], None],
     ) -> None:
-        # The bytes are read twice: what was read is known to be right before any of it may complete the upload.
+        # The bytes are read twice: they are known to be right before the last of them hands the package over.
         await asyncio.to_thread(_see_whole, package)
         handle = sight.handle if sight.state == "part" else await self._create(attempt, package)
         fail_points.point("submit.created")

@@ -1,9 +1,9 @@
 """A service's directories over SFTP.
 
-`transfer/NAME.incomplete` is not looked at; when it is renamed to `transfer/NAME`, the service takes it away at
-some time. The answer is `accepted/DAY/NAME/NAME-UUID-ingest-report.xml` and `.html`, or the same in `rejected/`.
-That a name is not in `transfer/` proves nothing.
-Source: digitalpreservation.fi, the interfaces of the national services; facts of the field.
+`transfer/NAME.incomplete` is not looked at. When it is renamed to `transfer/NAME`, the service takes it away at
+some time. The answer is `accepted/DAY/NAME/NAME-UUID-ingest-report.xml` and `.html`, or the same in
+`rejected/`. That a name is not in `transfer/` proves nothing.
+Source: digitalpreservation.fi, the interfaces of the national services.
 """
 
 from __future__ import annotations
@@ -222,8 +222,8 @@ async def _put(
 ) -> None:
     """Write what is missing of a package, and see that all of it is there.
 
-    What is there of an earlier try is read back and compared; from the first difference on it is written again.
-    SFTP has no checksums: of the rest, the size is compared, and SSH has seen that no byte changed on its way.
+    What is there of an earlier try is read back and compared, and written again where it differs. SFTP has no
+    checksums: of the rest, the size is compared, and SSH has seen that no byte changed on its way.
 
     Raises: ItemError: the file is not what its digest says.
     """

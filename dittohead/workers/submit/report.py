@@ -1,7 +1,7 @@
 """Ingest reports: what a preservation service says of a package.
 
-A report is PREMIS 2.2: objects typed preservation-{transfer,sip,signature,mets,object,aip}-id, and events in the
-order in which they happened, each with eventOutcome success or failure.
+A report is PREMIS 2.2: objects typed preservation-{transfer,sip,signature,mets,object,aip}-id, and events in
+the order in which they happened, each with eventOutcome success or failure.
 Source: dpres-xml-schemas 1.3.0, ingest_report/ingest_report.xsd.
 """
 
@@ -68,7 +68,7 @@ def read(data: bytes, schemas: Path | None = None) -> IngestReport:
         raise BadReport("it is not a PREMIS document without a document type")
     if schemas is not None:
         _validate(root, schemas)
-    objects = {kind: value for kind, value in _objects(root)}
+    objects = dict(_objects(root))
     events = list(root.iter(f"{_P}event"))
     if not events:
         raise BadReport("it has no events")

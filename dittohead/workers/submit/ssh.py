@@ -1,4 +1,4 @@
-"""Connections to SSH servers, kept in a thread of their own: encryption does not hold up the daemon's loop."""
+"""Connections to SSH servers, in a thread of their own: encryption does not hold up the daemon's loop."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ async def _connected(place: SftpPlace, key: str, hosts: str) -> asyncssh.SSHClie
         raise TargetError(
             f"its host key is not the one in known_hosts ({short(error.reason)})",
             where=where,
-            hint=f"Ask the service for its key, by another way than this network, and put it into {place.known_hosts}",
+            hint=f"Ask the service for its key, not over this network, and put it into {place.known_hosts}",
         ) from None
     except asyncssh.PermissionDenied as error:
         raise TargetError(

@@ -4,7 +4,7 @@ What may have been sent is looked for, and never sent again. So each call that c
 durably before it is made:
 
     1 intend (name, digest)   2 send all bytes   3 note "committed"   4 hand over   5 note "sent"
-    6 let the archive go      7 record the transfer   8 wait   9 keep the reports   10 note the answer   11 record
+    6 let the archive go      7 record the transfer   8 wait   9 keep the reports   10 note, and record
 
 After a crash between 3 and 5 the service may have the package, even where nothing of it can be seen.
 """
@@ -49,15 +49,15 @@ _LOOKS = 3
 
 #: Reasons for which a job is frozen. They are the same for all jobs, so that these can be thawed together.
 SILENT = "the preservation service has not answered in time; ask it about the package, then thaw the job"
-EXPIRED = "the answer of the preservation service may have expired unseen; ask it about the package, then thaw the job"
+EXPIRED = "the answer of the preservation service may have expired unseen; ask for it, then thaw the job"
 UNCLEAR = "the report of the preservation service cannot be used; ask it for another, then thaw the job"
 OPEN = (
-    "an earlier job has sent a package of this object, which is not answered; ask the service, and thaw the job "
-    "to send this one as well"
+    "an earlier job has sent a package of this object, which is not answered; ask the service, and thaw the "
+    "job to send this one as well"
 )
 PRESERVED = (
-    "the package of an earlier job was accepted after that job had ended; make this one an update of it, or thaw "
-    "the job to send it as it is"
+    "the package of an earlier job was accepted after that job had ended; make this one an update of it, or "
+    "thaw the job to send it as it is"
 )
 
 
@@ -234,7 +234,7 @@ class Submission:
         preserved = accession.accessions(events, attempt.object_id)
         if preserved and self._told().get("update") is False:
             raise ItemError(
-                f"this object is preserved already, as package {preserved[-1].name}, and this is no update of it",
+                f"this object is preserved already, as {preserved[-1].name}, and this is no update of it",
                 where=attempt.object_id,
                 hint="Set update_of: history of the step package; then: dittohead rerun",
             )
