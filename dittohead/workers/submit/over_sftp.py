@@ -1,7 +1,7 @@
 """A service's directories over SFTP.
 
-`transfer/NAME.incomplete` is not looked at. When it is renamed to `transfer/NAME`, the service takes it away at
-some time. The answer is `accepted/DAY/NAME/NAME-UUID-ingest-report.xml` and `.html`, or the same in
+`transfer/NAME.incomplete` is not looked at. When it is renamed to `transfer/NAME`, the service takes it away
+at some time. The answer is `accepted/DAY/NAME/NAME-UUID-ingest-report.xml` and `.html`, or the same in
 `rejected/`. That a name is not in `transfer/` proves nothing.
 Source: digitalpreservation.fi, the interfaces of the national services.
 """

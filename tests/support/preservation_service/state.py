@@ -137,6 +137,7 @@ class PreservationService:
         self.complaints: list[str] = []  #: what a client did that it must not
         self.holds = False  #: nothing is worked on
         self.rejects = ""  #: rejects everything, with these words
+        self.rejected_names = ""  #: regular expression on the names that it rejects, "" for all
         self._seen: dict[str, int] = {}
         self.lock = threading.RLock()
         self.uploads = base.parent / f"{base.name}.uploads"
@@ -201,7 +202,11 @@ class PreservationService:
         if one.ticks < 2:
             return
         one.told = self._judged(one)
-        if self.rejects and all(not why for _, why in one.told["steps"]):
+        if (
+            self.rejects
+            and re.search(self.rejected_names, one.name)
+            and all(not why for _, why in one.told["steps"])
+        ):
             one.told["steps"][-1][1] = self.rejects
         failed = any(why for _, why in one.told["steps"])
         one.aip = "" if failed else str(uuid.uuid4())
