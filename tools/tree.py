@@ -64,6 +64,7 @@ def layers() -> list[str]:
 PARTS: dict[str, tuple[str, ...]] = {
     "For workers": (
         "Worker", "Options", "StepContext", "Inputs", "Made", "Recipe", "Planned", "Done", "Wait",
+        "Freeze", "Remake",
         "UndoContext", "VerifyContext",
     ),
     "For sources": (

@@ -1,9 +1,9 @@
 """Child programs that are forks of one that has made itself ready: apart from each other, and quick.
 
 A child of its own for each piece of work keeps a crash, a leak and a limit of memory to that piece. But to
-start Python, to import and to compile takes far longer than many a piece of work. So a template does that once,
-and forks for each piece. It works on nothing itself. It ends when nothing has been asked for a while, and with
-it all that it has forked.
+start Python, to import and to compile takes far longer than many a piece of work. So a template does that
+once, and forks for each piece. It works on nothing itself. It ends when nothing has been asked for a while,
+and with it all that it has forked.
 """
 
 from __future__ import annotations

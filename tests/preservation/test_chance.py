@@ -51,12 +51,12 @@ def test_many_objects_and_a_daemon_that_dies(tmp_path: Path, way: str) -> None:
         done = {path.name for path in (here.root / "done").iterdir()}
         assert failed == rejected
         assert done == {f"object-{number}" for number in range(MANY)} - rejected
-        assert service.doubles == []
-        assert service.complaints == []
+        assert (service.doubles, service.complaints) == ([], [])
         assert len(service.handed) == MANY
         assert len(service.kept) == len(done)
         for receipt in here.receipts():
             kinds = [(event["type"], event["outcome"]) for event in receipt["events"]]
             assert kinds.count(("transfer", "success")) == 1, receipt["name"]
             outcome = "failure" if receipt["name"] in rejected else "success"
-            assert [one for kind, one in kinds if kind == "accession"] == [outcome], receipt["name"]
+            # A failure is recorded before the job's end is: a death between them records it once more.
+            assert {one for kind, one in kinds if kind == "accession"} == {outcome}, receipt["name"]

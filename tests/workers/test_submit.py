@@ -308,6 +308,23 @@ async def test_breaks_of_sftp_lose_and_double_nothing(
     assert isinstance(await step.run(), Done)
 
 
+async def test_a_rename_that_is_still_on_its_way(tmp_path: Path, made: Sip, there: Served) -> None:
+    """Of a daemon that was killed: the next one does not send a second part, whatever it sees."""
+    step = Step(tmp_path, made, there, sftp=there.sftp)
+    there.service.faults.append(Fault("^rename", "lost before"))
+    with pytest.raises(TargetError):
+        await step.run()
+    (part,) = (there.service.base / "transfer").iterdir()
+    there.service.calls.clear()
+    there.service.faults.append(Fault("^rename", "late"))  # it is done by another before this one
+    await sent(step)
+    assert not any(call.startswith(("open", "write")) for call in there.service.calls)
+    assert not part.exists()
+    there.service.tick(2)
+    found = [await step.run() for _ in range(2)]  # it may have met a fault, and looks once more
+    assert any(isinstance(one, Done) for one in found)
+
+
 async def test_a_part_is_proved(tmp_path: Path, made: Sip, there: Served) -> None:
     """One that holds other bytes is written again; the service gets what was made."""
     step = Step(tmp_path, made, there, sftp=there.sftp)

@@ -29,12 +29,26 @@ class Accepted:
 
 
 def sent(name: str, identifier: str, where: str, sha256: str) -> str:
-    """Return the text of a transfer."""
+    """Return the text of a transfer.
+
+    Args:
+        name: of the package's file, at the service.
+        identifier: the object's, as the package has it.
+        where: the service.
+        sha256: of the package.
+    """
     return f"package {name} of {identifier} was handed to {where}; SHA-256 {sha256}"
 
 
 def accepted(name: str, identifier: str, *, aip: str, created: str) -> str:
-    """Return the text of an accession."""
+    """Return the text of an accession.
+
+    Args:
+        name: of the package's file, at the service.
+        identifier: the object's, as the package has it.
+        aip: the service's own id; "" where it names none.
+        created: CREATEDATE of the first version; "" where it is not known.
+    """
     text = f"package {name} of {identifier} was accepted"
     text += f" as AIP {aip}" if aip else ""
     return text + (f"; its first version was made at {created}" if created else "")

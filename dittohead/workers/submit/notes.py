@@ -75,7 +75,7 @@ class SubmitNotes:
 
 
 def read(path: Path) -> list[Attempt]:
-    """Return the attempts that a file tells of, in their order. Blocking. Raises: Unreadable."""
+    """Return the attempts that a file holds, in their order. Blocking. Raises: Unreadable."""
     found: dict[int, dict[str, Any]] = {}
     for line in intent_log.read(path):
         if "number" in line:

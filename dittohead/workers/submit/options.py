@@ -61,7 +61,7 @@ class FreezeRule(Options):
         try:
             re.compile(value)
         except re.error as error:
-            raise ValueError(f"this is no regular expression: {error}") from None
+            raise ValueError(f"this cannot be read as a regular expression: {error}") from None
         return value
 
 

@@ -26,7 +26,7 @@ from dittohead.workers.submit import report
 from dittohead.workers.submit.notes import Attempt
 from dittohead.workers.submit.options import RestPlace
 from dittohead.workers.submit.report import BadReport
-from dittohead.workers.submit.service import Package, Said, Sight, State
+from dittohead.workers.submit.service import Package, Said, Service, Sight, State
 
 _TUS = {"Tus-Resumable": "1.0.0"}
 
@@ -57,7 +57,7 @@ async def connected(place: RestPlace, secret: str) -> AsyncIterator[Rest]:
         yield session
 
 
-class RestService:
+class RestService(Service):
     """Speaks REST 3.0 with one service."""
 
     def __init__(self, place: RestPlace, session: Rest, part: int) -> None:
@@ -172,7 +172,7 @@ class RestService:
             raise _fault(answer)
         there = urlsplit(urljoin(answer.url, answer.headers.get("Location", "")))
         if there.netloc != urlsplit(self._place.url).netloc:
-            raise TargetError("it wants the package sent to another server", where=answer.where)
+            raise TargetError("it asks to send the package to another server", where=answer.where)
         return there.path.rstrip("/").rpartition("/")[2]
 
     async def _patch(self, handle: str, fd: int, at: int, size: int) -> RestAnswer:

@@ -26,7 +26,7 @@ from dittohead.system import fail_points, files
 from dittohead.workers.submit import report
 from dittohead.workers.submit.notes import Attempt
 from dittohead.workers.submit.options import SftpPlace
-from dittohead.workers.submit.service import Package, Said, Sight
+from dittohead.workers.submit.service import Package, Said, Service, Sight
 from dittohead.workers.submit.ssh import SshThread
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ _ENDINGS = ("xml", "html")
 _SSH = SshThread()
 
 
-class SftpService:
+class SftpService(Service):
     """Speaks with one service; each call is a session of its own."""
 
     def __init__(self, place: SftpPlace, key: str, hosts: str) -> None:
@@ -149,12 +149,19 @@ class SftpService:
 
         target = self._path("transfer", attempt.name)
         fail_points.point("submit.begun")
-        await self._with(lambda client: _put(client, f"{target}.incomplete", package, sight.size, tell))
+        if not attempt.committed:
+            await self._with(lambda client: _put(client, f"{target}.incomplete", package, sight.size, tell))
+        # Otherwise it was whole, and a rename of an earlier try may still be on its way: a part that was made
+        # now would be handed over a second time.
         fail_points.point("submit.sent")
         await commit()
 
         async def rename(client: asyncssh.SFTPClient) -> None:
-            await client.rename(f"{target}.incomplete", target)
+            try:
+                await client.rename(f"{target}.incomplete", target)
+            except asyncssh.SFTPNoSuchFile:
+                if not attempt.committed:
+                    raise
 
         await self._with(rename)
 

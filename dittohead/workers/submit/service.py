@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from dittohead.workers.submit.notes import Attempt
 
 #: Where a package is. "part": some of it was sent, and it is not handed over. "whole": the service has it.
-#: "absent": nothing is known of it, which is no proof that the service does not have it.
+#: "absent": nothing is known of it, which does not prove that the service does not have it.
 State = Literal["absent", "part", "whole", "accepted", "rejected"]
 
 Said = tuple[bool, str]

@@ -1,7 +1,7 @@
 """One try of one submit step: what has been done, what is seen at the service, and what follows.
 
-What may have been sent is looked for, and never sent again. So each call that cannot be repeated is noted
-durably before it is made:
+The step looks for what may have been sent, and never sends it again. So each call that cannot be repeated is
+noted durably before it is made:
 
     1 intend (name, digest)   2 send all bytes   3 note "committed"   4 hand over   5 note "sent"
     6 let the archive go      7 record the transfer   8 wait   9 keep the reports   10 note, and record
@@ -182,7 +182,7 @@ class Submission:
         package = await self._package()
         if attempt.number > len(self._book.attempts):
             attempt = await self._book.intend(attempt)
-        elif package.sha256 != attempt.sha256:  # made anew since; of the other one nothing was handed over
+        elif package.sha256 != attempt.sha256 and not attempt.committed:  # made again since
             sight = Sight(state=sight.state, handle=sight.handle)
             attempt = await self._book.change(attempt, sha256=package.sha256, size=package.size)
             if attempt.handle or sight.handle:
@@ -234,7 +234,7 @@ class Submission:
         preserved = accession.accessions(events, attempt.object_id)
         if preserved and self._told().get("update") is False:
             raise ItemError(
-                f"this object is preserved already, as {preserved[-1].name}, and this is no update of it",
+                f"this object is preserved already, as {preserved[-1].name}, and this does not update it",
                 where=attempt.object_id,
                 hint="Set update_of: history of the step package; then: dittohead rerun",
             )
@@ -286,7 +286,7 @@ class Submission:
         self._ctx.event(Event(type=EventType.TRANSFER, outcome="success", detail=text, agent=AGENT, at=at))
 
     def _faulty(self, error: TransientError) -> StepResult:
-        """Wait after a fault of the service: that is no fault of the package, and costs it no try.
+        """Wait after a fault of the service: it is not the fault of the package, and not counted as a try.
 
         Raises: TargetError: it is the last of several.
         """

@@ -18,13 +18,14 @@ def server(service: PreservationService) -> Any:
         def __init__(self, chan: Any) -> None:
             super().__init__(chan, chroot=os.fsencode(service.base))
 
-        def _may(self, call: str, path: bytes, *, write: bool) -> None:
+        def _may(self, call: str, path: bytes, *, write: bool) -> str:
             parts = os.fsdecode(path).strip("/").removeprefix("./").split("/")
             how = service.called(f"{call} {'/'.join(parts)}")
             if how == "lost before":
                 self._break()
             if write and (parts[0] != "transfer" or len(parts) != 2):
                 raise asyncssh.SFTPPermissionDenied(f"{call}: only files in transfer may be written")
+            return how
 
         def _break(self) -> None:
             self.channel.get_connection().abort()
@@ -54,10 +55,14 @@ def server(service: PreservationService) -> Any:
             return super().write(file, offset, data)
 
         def rename(self, oldpath: bytes, newpath: bytes) -> Any:
-            self._may("rename", newpath, write=True)
-            super().rename(oldpath, newpath)
-            if not newpath.endswith(b".incomplete"):
-                service.handed_over(Path(os.fsdecode(self.map_path(newpath))))
+            if self._may("rename", newpath, write=True) == "late":
+                with service.lock:
+                    super().rename(oldpath, newpath)
+                    service.handed_over(Path(os.fsdecode(self.map_path(newpath))))
+            with service.lock:  # nothing is taken before its name is known
+                super().rename(oldpath, newpath)
+                if not newpath.endswith(b".incomplete"):
+                    service.handed_over(Path(os.fsdecode(self.map_path(newpath))))
             if service.called("renamed") == "lost after":
                 self._break()
 
