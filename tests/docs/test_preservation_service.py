@@ -49,7 +49,7 @@ def museum(request: pytest.FixtureRequest, tmp_path: Path, schemas: Path) -> Ite
         changes |= {"/srv/schemas/dpres-xml-schemas": schemas, "preservation.example.org": "127.0.0.1"}
         text = configured(whole, {**changes, "user: museum": f"user: museum\n            port: {there.port}"})
         if request.param == "rest":
-            other = "".join(f"      {line}\n" for line in rest.splitlines())
+            other = "".join(f"      {line}\n" for line in rest.removeprefix("- package: {}\n").splitlines())
             text = text.partition("      - submit:")[0]
             text += configured(other, {"https://preservation.example.org": there.url})
         here.configure(text + "space: {floor: 0}\n")
