@@ -63,7 +63,8 @@ def layers() -> list[str]:
 #: The contract, by who needs it: what is written, what it is given, what it says.
 PARTS: dict[str, tuple[str, ...]] = {
     "For workers": (
-        "Worker", "Options", "StepContext", "Inputs", "Made", "Recipe", "Planned", "Done", "Wait", "Freeze",
+        "Worker", "Options", "StepContext", "Inputs", "Made", "Recipe", "Planned", "Done", "Wait",
+        "Freeze", "Remake",
         "UndoContext", "VerifyContext",
     ),
     "For sources": (

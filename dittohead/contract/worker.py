@@ -41,6 +41,7 @@ class Inputs:
     files: int  #: how many there are
     size: int  #: bytes of all files
     made: Made | None = None  #: the step that made them, with its outputs' details; None for the payload
+    released: bool = False  #: they were let go with `StepContext.release`; `Remake` brings them back
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,18 @@ class Freeze:
     state: dict[str, Any] = field(default_factory=dict)  #: JSON, in `StepContext.saved` when it was thawed
 
 
-StepResult = Done | Wait | Freeze
+@dataclass(frozen=True, kw_only=True)
+class Remake:
+    """The step needs the files of `source`, which it has let go with `StepContext.release`.
+
+    The step that made them is done again; then `run` is called again. Of a worker that is reproducible they
+    are the same, to the byte; what has happened to the job since may make them others.
+    """
+
+    state: dict[str, Any] = field(default_factory=dict)  #: JSON, in `StepContext.saved` at the next try
+
+
+StepResult = Done | Wait | Freeze | Remake
 
 
 class StepContext(abc.ABC):
@@ -128,7 +140,7 @@ class StepContext(abc.ABC):
     outside: Path  #: a file for notes of what is begun outside and unfinished; see `Worker.let_go`
     ledger: Path  #: a file for notes of what is created outside, before it is; kept for `Worker.undo`
     written: Mapping[str, Any] = MappingProxyType({})  #: its options as config.yaml has them
-    saved: Mapping[str, Any]  #: what `save`, `Wait.state` or `Freeze.state` kept, {} at first
+    saved: Mapping[str, Any]  #: what `save` or the state of a result kept, {} at first
     dry_run: bool = False  #: for `plan`: not even `preflight` may change anything outside
     log: Any  #: structlog logger, bound to job, name and step
     env: Mapping[str, str]  #: the environment for child processes
@@ -159,12 +171,25 @@ class StepContext(abc.ABC):
         """Tell whether a job of this folder's name was over before this one."""
         return False
 
-    async def history(self) -> Sequence[Event]:
+    async def history(self, *, earlier: bool = False) -> Sequence[Event]:
         """Return what is recorded of the job itself and of the steps before this one, in order.
 
         Only of steps that this one waits for: what others that run beside it record is not in it.
+
+        Args:
+            earlier: return instead what is recorded of all earlier jobs of the folder's name that have
+                ended, and of all their steps, the earliest job first.
         """
         return ()
+
+    async def release(self) -> None:
+        """Tell that this step needs the files of `source` no more, also at a later try.
+
+        Where a step of the same job made them, and no other step that is not done needs them, they are
+        removed from work/. `Inputs.released` is true from then on; a step that needs them after all returns
+        `Remake`. To be called when what was made of them outside is durable.
+        """
+        return
 
     @abc.abstractmethod
     async def save(self, state: dict[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import json
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property
@@ -11,16 +13,16 @@ from typing import Any
 
 from dittohead.contract.worker import Inputs, Made, StepContext
 from dittohead.folders import receipt
-from dittohead.folders.job_files import JobFiles, names_of, read_facts
+from dittohead.folders.job_files import JobFiles, names_of, read_facts, read_released
 from dittohead.model.definition import StepTotals
 from dittohead.model.description import Described
 from dittohead.model.errors import ItemError
 from dittohead.model.events import Event
 from dittohead.model.records import Job, Location, Output, StepRow
-from dittohead.store import Store
+from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
 from dittohead.system import log
-from dittohead.system.files import make_way
+from dittohead.system.files import empty, make_way, write_durably
 from dittohead.system.limits import FairLimiter
 from dittohead.system.process import environment
 
@@ -40,6 +42,7 @@ class Context(StepContext):
         earlier: Sequence[Path],
         before: Callable[[], Awaitable[Sequence[str]]],
         waited_for: Collection[str],
+        needed_by: Collection[str],
         store: Store,
         limiter: FairLimiter,
         secret: Callable[[str], str],
@@ -63,7 +66,7 @@ class Context(StepContext):
         self.locations = receipt.Recorder(files.locations(row.name))
         self._job, self._row, self._files, self._store = job, row, files, store
         self._others, self._describing, self._before = others, describing, before
-        self._recorded = frozenset({"", *waited_for})
+        self._recorded, self._needed_by = frozenset({"", *waited_for}), frozenset(needed_by)
         self._limiter, self._secret, self._report = limiter, secret, report
 
     @cached_property
@@ -91,9 +94,19 @@ class Context(StepContext):
     async def came_before(self) -> bool:
         return bool(await self._before())
 
-    async def history(self) -> Sequence[Event]:
+    async def history(self, *, earlier: bool = False) -> Sequence[Event]:
+        if earlier:
+            return await self._store.read(history.events_before, self._job)
         found = await self._store.read(job_store.events_of, self.job_id)
         return [event for event in found if event.step in self._recorded]
+
+    async def release(self) -> None:
+        made = self.source.made
+        if made is None or self.source.released:
+            return
+        await self.fence()
+        path, here = self._files.released(made.name), self.step
+        await asyncio.to_thread(_release, path, made.root, here, self._needed_by)
 
     async def save(self, state: dict[str, Any]) -> None:
         await self._store.write(job_store.save_step, self.job_id, self._job.token, self._row.position, state)
@@ -140,3 +153,15 @@ class Context(StepContext):
         """Finish the result files. Blocking when durable."""
         self.outputs.close(durable=durable)
         self.locations.close(durable=durable)
+
+
+def _release(path: Path, root: Path, step: str, needed_by: Collection[str]) -> None:
+    """Note that a step needs files no more, and remove them when nobody does.
+
+    # 1 note durably  2 remove: what is half removed is known to be gone
+    """
+    steps = read_released(path).steps | {step}
+    gone = steps.issuperset(needed_by)
+    write_durably(path, json.dumps({"steps": sorted(steps), "gone": gone}).encode())
+    if gone:
+        empty(root)

@@ -170,7 +170,7 @@ class _Run:
         gone = [
             row.position
             for row in run_state.steps
-            if row.state is StepState.DONE and run_state.files.lost(row)
+            if row.state is StepState.DONE and run_state.files.lost(row, run_state.needing(row.name))
         ]
         if not gone:
             return

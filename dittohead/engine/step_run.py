@@ -12,10 +12,20 @@ from typing import Any
 from pydantic import ValidationError
 
 from dittohead.contract import placeholders
-from dittohead.contract.worker import Done, Freeze, Made, Options, Recipe, StepResult, Wait, Worker
+from dittohead.contract.worker import (
+    Done,
+    Freeze,
+    Made,
+    Options,
+    Recipe,
+    Remake,
+    StepResult,
+    Wait,
+    Worker,
+)
 from dittohead.engine.context import Context
 from dittohead.engine.engine import Engine
-from dittohead.folders.job_files import JobFiles, values_of
+from dittohead.folders.job_files import JobFiles, read_released, values_of
 from dittohead.model import step_graph
 from dittohead.model.definition import StepDefinition, StepTotals
 from dittohead.model.errors import ItemError
@@ -48,6 +58,15 @@ class RunState:
         if self._earlier is None:
             self._earlier = await self.engine.store.read(history.earlier, self.job)
         return self._earlier
+
+    def needing(self, step: str) -> list[str]:
+        """Return the steps that are not done and wait for a step: they may take what it made."""
+        at = {row.position for row in self.steps if row.name == step}
+        return [
+            row.name
+            for row in self.steps
+            if row.state is not StepState.DONE and self.needs[row.position] & at
+        ]
 
     def describing(self) -> str:
         """Return the first step that finds out what is known of the folder's objects, "" for none."""
@@ -120,6 +139,9 @@ class StepRun:
             if isinstance(result, Freeze):
                 context.close(durable=False)
                 return await self._freeze(result, context)
+            if isinstance(result, Remake):
+                context.close(durable=False)
+                return await self._remake(result, context)
             await self._done(result, context, seconds, worker.recipe(options))
         return None
 
@@ -248,17 +270,25 @@ class StepRun:
             job=run_state.job,
             row=self.row,
             files=run_state.files,
-            source=replace(run_state.files.source(source, taken), made=made.get(source)),
+            source=replace(
+                run_state.files.source(source, taken),
+                made=made.get(source),
+                released=self._is_released(source),
+            ),
             others=made,
             describing=run_state.describing(),
             earlier=run_state.files.earlier(self.name, before),
             before=run_state.earlier,
             waited_for={run_state.steps[at].name for at in step_graph.before(run_state.needs, self.index)},
+            needed_by=run_state.needing(source),
             store=engine.store,
             limiter=engine.limits[self.row.worker],
             secret=engine.secret,
             report=engine.report,
         )
+
+    def _is_released(self, source: str) -> bool:
+        return bool(source) and read_released(self.run_state.files.released(source)).gone
 
     def _made(self, *, before_all: bool) -> dict[str, Made]:
         """Return what the steps that are done have made; before all of them, nothing yet of each."""
@@ -271,6 +301,8 @@ class StepRun:
 
     async def _attempt(self, worker: Worker[Any], options: Options) -> tuple[Context, StepResult, float]:
         context = await self._context(worker)
+        # What this step made may have been let go; it is there again from now on.
+        await asyncio.to_thread(self.run_state.files.released(self.name).unlink, missing_ok=True)
         with log.bind(step=self.name, attempt=context.attempt):
             log.get().info(log.STEP_STARTED, worker=self.row.worker)
             started = time.monotonic()
@@ -302,6 +334,18 @@ class StepRun:
         aside = SetAside(state=JobState.FROZEN, reason=result.reason, due=None)
         await self.lay_aside({"saved": result.state, "error": result.reason}, found=context.events)
         return aside
+
+    async def _remake(self, result: Remake, context: Context) -> SetAside | None:
+        """Have the step that made the source's files done again; this one is ready again after it."""
+        run_state = self.run_state
+        await self.lay_aside({"saved": result.state, "error": ""}, found=context.events)
+        made = [row.position for row in run_state.steps if row.name == self._given.source]
+        await run_state.engine.store.write(job_store.forget, run_state.job.id, run_state.job.token, made)
+        steps = await run_state.engine.store.read(job_store.steps_of, run_state.job.id)
+        for position in (self.index, *made):
+            run_state.steps[position] = steps[position]
+        run_state.busy.difference_update(made)
+        return None
 
     async def _done(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from functools import cached_property
@@ -116,16 +116,46 @@ class JobFiles:
                     found += [(place.use, place.uri) for place in places if place.use]
         return found
 
-    def lost(self, step: StepRow) -> bool:
-        """Tell whether a step that is done made files that are no longer there."""
-        return bool(step.result.outputs) and not (
-            self.outputs(step.name).exists() and self.work(step.name).is_dir()
-        )
+    def released(self, step: str) -> Path:
+        """Return the list of the steps that need what a step made no more; see `StepContext.release`."""
+        return self.home / f"{step}.released.json"
+
+    def lost(self, step: StepRow, needed_by: Collection[str] = ()) -> bool:
+        """Tell whether a step that is done made files that are no longer there.
+
+        Args:
+            step: the step.
+            needed_by: the steps that are not done and take these files. Where files were let go, only those
+                that have agreed to it may be left.
+        """
+        if not step.result.outputs:
+            return False
+        if not (self.outputs(step.name).exists() and self.work(step.name).is_dir()):
+            return True
+        agreed = read_released(self.released(step.name))
+        return agreed.gone and not agreed.steps.issuperset(needed_by)
 
 
 def _entries(path: Path) -> Iterator[Entry]:
     for output in receipt.read_outputs(path):
         yield Entry(path=output.path, size=output.size, sha256=output.sha256)
+
+
+@dataclass(frozen=True)
+class Released:
+    """Who needs what a step made no more."""
+
+    steps: frozenset[str] = frozenset()
+    gone: bool = False  #: the files are removed, or are about to be
+
+
+def read_released(path: Path) -> Released:
+    """Return who has let a step's files go. Blocking, but short. Raises: Unreadable."""
+    try:
+        told = own_files.document(path, own_files.mapping)
+    except FileNotFoundError:
+        return Released()
+    return Released(frozenset(told["steps"]), bool(told["gone"]))
 
 
 def read_facts(path: Path) -> dict[str, Any]:

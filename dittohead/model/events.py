@@ -32,6 +32,7 @@ class EventType(StrEnum):
     METADATA = "metadata modification"
     DELETION = "deletion"
     TRANSFER = "transfer"
+    ACCESSION = "accession"
     DECRYPTION = "decryption"
     UNPACKING = "unpacking"
     PACKING = "packing"

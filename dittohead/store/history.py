@@ -95,6 +95,16 @@ def earlier(connection: Connection, job: Job, limit: int = 3) -> list[JobId]:
     ]
 
 
+def events_before(connection: Connection, job: Job) -> list[Event]:
+    """Return what is recorded of the jobs of the same name that have ended, the earliest job first."""
+    found = connection.execute(
+        sa.select(jobs.c.id)
+        .where(jobs.c.name == job.name, jobs.c.id != job.id, jobs.c.state.in_(_TERMINAL))
+        .order_by(jobs.c.claimed_at, jobs.c.id)
+    ).scalars()
+    return [event for earlier_job in found for event in events_of(connection, earlier_job)]
+
+
 def last_failure(connection: Connection, job: Job) -> Job | None:
     """Return the latest earlier job of the same name, where that one failed."""
     query = (

@@ -98,6 +98,20 @@ OCFL_POINTS = (
     "ocfl.published",
 )
 
+#: Those that only a submit step meets, in their order; the second over REST only.
+SUBMIT_POINTS = (
+    "submit.intended",  # noted that a package of this name will be sent
+    "submit.created",  # the service has begun an upload, whose id is not noted
+    "submit.begun",  # noted; nothing of it is sent
+    "submit.sent",  # all bytes are there, or all but the last request; it is not handed over
+    "submit.committed",  # noted that it will be handed over now
+    "submit.handed_over",  # the service has it, which is not noted
+    "submit.noted",
+    "submit.released",  # the archive in work/ is gone; the transfer is not recorded
+    "submit.answered",  # the answer was seen, not fetched
+    "submit.kept",  # its reports are durable, it is not noted
+)
+
 
 def point(name: str) -> None:
     """Do nothing, at a moment worth dying at."""

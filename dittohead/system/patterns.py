@@ -75,6 +75,13 @@ class Pattern:
             raise error from None
         return None if found is None else {key: value or "" for key, value in found.groupdict().items()}
 
+    def is_in(self, text: str) -> bool:
+        """Tell whether it fits some part of a text; one that takes too long does not."""
+        try:
+            return self._fast.search(text, timeout=MOST_S) is not None
+        except (TimeoutError, MemoryError):
+            return False
+
     def slow_name(self) -> str | None:
         """Return a name that it takes too long over, where one is found; does not take long itself."""
         for name in _awkward(self.pattern):

@@ -162,16 +162,16 @@ class Child:
         try:
             # To its end also when we are cancelled: asyncio would kill the program alone, leave what that
             # has started, and wait for all who hold its pipes.
-            await _finish(spawn())
+            await to_its_end(spawn())
         except asyncio.CancelledError:
             for child in spawned:
-                await _finish(child.end())
+                await to_its_end(child.end())
             raise
         (child,) = spawned
         try:
             yield child
         finally:
-            await _finish(child.end())
+            await to_its_end(child.end())
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the child's whole group."""
@@ -425,7 +425,7 @@ async def _discard(stream: asyncio.StreamReader) -> None:
             pass
 
 
-async def _finish(work: Coroutine[None, None, None]) -> None:
+async def to_its_end(work: Coroutine[None, None, None]) -> None:
     """Run `work` to its end even if we are cancelled meanwhile (again), then let that through."""
     task = asyncio.ensure_future(work)
     cancelled = False

@@ -48,7 +48,11 @@ _UNFINISHED = re.compile(
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def of_folder(given: str, flavour: type[PurePath] = type(PurePath())) -> str:
+#: How paths are written on this system.
+_HERE = type(PurePath())
+
+
+def of_folder(given: str, flavour: type[PurePath] = _HERE) -> str:
     r"""Return the name of a folder by the path that a person gave, or "" where it has none.
 
     `lab1/`, `.\lab1\` and `C:\scans\lab1` are all lab1. On Windows, `"C:\scans\"` comes from the shell
@@ -59,7 +63,7 @@ def of_folder(given: str, flavour: type[PurePath] = type(PurePath())) -> str:
 
 
 def unquoted(path: str) -> str:
-    r"""Return a path of Windows without the quote that the shell left: `"C:\scans\"` is given as `C:\scans"`."""
+    r"""Return a path of Windows without the quote that its shell has left, as in `C:\scans"`."""
     return path.rstrip('"')
 
 

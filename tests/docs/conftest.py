@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,16 +23,11 @@ def _shown(page: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def examples() -> Iterator[None]:
-    """The steps and sources of docs/examples and of the pages on writing one, in this process as if they were installed."""
-    places = [str(DOCS / "examples" / "preservation")]
-    sys.path[:0] = places
-    from dittohead_preservation import PreserveWorker
-
+    """The steps and sources of the pages on writing one, in this process as if they were installed."""
     shown = {page: _shown(DOCS / f"write-a-{page}.md") for page in ("worker", "source")}
     made: list[tuple[Any, Worker[Any] | Source[Any]]] = [
         (registry.default(), shown["worker"]["InventoryWorker"]()),
         (registry.sources(), shown["source"]["ShelfSource"]()),
-        (registry.default(), PreserveWorker()),
     ]
     kept = [(found, dict(found._points), dict(found._loaded)) for found, _ in made]
     for found, thing in made:
@@ -41,5 +35,3 @@ def examples() -> Iterator[None]:
     yield
     for found, points, loaded in kept:
         found._points, found._loaded = points, loaded
-    for place in places:
-        sys.path.remove(place)

@@ -1,194 +1,112 @@
-"""The page on a preservation service: its package is installed, and talks to a real sshd with a service behind it."""
+"""The page on a preservation service: its configurations against a service that is strict, and its commands."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-import tarfile
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import pytest
 
-from tests.docs.installed import install
 from tests.docs.pages import DOCS, blocks
-from tests.docs.shell import Shell, command
-from tests.support.daemon import Site, site
-from tests.support.sshd import Sshd, sshd
+from tests.docs.shell import command
+from tests.support import package
+from tests.support.daemon import site
+from tests.support.museum import OBJECT, Museum
+from tests.support.package import _KEY, CONTRACT
+from tests.support.preservation_service import PreservationService, served
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
 
 PAGE = DOCS / "preservation-service.md"
-METS, HREF = "{http://www.loc.gov/METS/}", "{http://www.w3.org/1999/xlink}href"
-OBJECT: dict[str | bytes, Any] = {
-    "lido.xml": b"<lido/>",
-    "images": {"front 1.tif": b"\x00\xff" * 5000, "ä.tif": b""},
-}
-
-
-class Service:
-    """What happens to a package at the remote system; it believes nothing."""
-
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        for name in ("transfer", "accepted", "rejected"):
-            (base / name).mkdir(parents=True)
-
-    def packages(self) -> list[str]:
-        return sorted(path.name for path in (self.base / "transfer").iterdir())
-
-    def faults(self, path: Path) -> list[str]:
-        """Compare the package with its METS file: every file once, with its size and digest, and no other."""
-        with tarfile.open(path) as tar:
-            members = {member.name: member for member in tar}
-            described = ET.fromstring(tar.extractfile("mets.xml").read())  # type: ignore[union-attr]
-            del members["mets.xml"]
-            found = []
-            for one in described.iter(f"{METS}file"):
-                name = unquote(one.find(f"{METS}FLocat").attrib[HREF])  # type: ignore[union-attr]
-                member = members.pop(name, None)
-                data = b"" if member is None else tar.extractfile(member).read()  # type: ignore[union-attr]
-                wanted = (one.attrib["SIZE"], one.attrib["CHECKSUM"])
-                if member is None or (str(len(data)), hashlib.sha256(data).hexdigest()) != wanted:
-                    found.append(f"{name} is not what METS says")
-        return found + [f"{name} is not in METS" for name in members]
-
-    def answer(self, reason: str = "") -> str:
-        """Take the only package and answer; return its name."""
-        (package,) = self.packages()
-        assert package.endswith(".tar")
-        path = self.base / "transfer" / package
-        reason = reason or "; ".join(self.faults(path))
-        place = self.base / ("rejected" if reason else "accepted") / "2031-05-17" / path.stem
-        place.mkdir(parents=True)
-        report = place / f"{path.stem}-ingest-report.xml"
-        (place / "report.new").write_text(f"<premis><note>{reason or 'accepted'}</note></premis>")
-        os.replace(place / "report.new", report)
-        path.unlink()
-        return path.stem
-
-
-@dataclass
-class Museum:
-    here: Site
-    service: Service
-    server: Sshd
-
-    def waits(self, name: str, times: int = 1) -> dict[str, Any]:
-        """Return the line that says that an object waits for the service, for the `times`-th time."""
-
-        def waiting() -> dict[str, Any] | None:
-            found = [line for line in self.here.events("step.waiting") if line["name"] == name]
-            return found[times - 1] if len(found) >= times else None
-
-        found: dict[str, Any] = self.here.until(waiting)
-        assert "is with the preservation service" in found["reason"]
-        return found
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install("preservation", tmp_path_factory.mktemp("example"))
+def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("pygfried")
+    return package.schemas(tmp_path_factory.mktemp("schemas"))
 
 
-@pytest.fixture
-def museum(tmp_path: Path, installed: Path, examples: None) -> Iterator[Museum]:
-    with sshd(tmp_path / "sshd") as server, site(tmp_path / "root", "") as here:
-        service = Service(tmp_path / "sip")
-        (here.root / "state").mkdir()
-        shutil.copy(server.base / "client", here.root / "state" / "id_ed25519")
-        shutil.copy(server.base / "known_hosts", here.root / "state" / "known_hosts")
-        (text,) = (block.text for block in blocks(PAGE) if block.language == "yaml")
-        for before, after in {
-            "/srv/dittohead": str(here.root),
-            "base: /sip": f"base: {service.base}",
-            "/opt/dittohead/bin/make-sip": str(installed / "bin" / "make-sip"),
-        }.items():
-            assert before in text
-            text = text.replace(before, after)
-        here.config.write_text(text + "space: {floor: 0}\nretry: {first: 10ms, most: 20ms}\n")
-        shell = Shell(tmp_path / "shell")
-        shell.hosts(server, "preservation.example.org")
-        here.env |= {"PATH": shell.env["PATH"], "PYTHONPATH": str(installed)}
-        yield Museum(here, service, server)
+def configured(text: str, changes: dict[str, Any]) -> str:
+    for before, after in changes.items():
+        assert before in text, before
+        text = text.replace(before, str(after))
+    return text
 
 
-def test_accepted_after_a_wait_a_freeze_and_a_restart(museum: Museum) -> None:
-    """The wait outlasts the daemon; the answer that came meanwhile is read after the thaw."""
+@pytest.fixture(params=["sftp", "rest"])
+def museum(request: pytest.FixtureRequest, tmp_path: Path, schemas: Path) -> Iterator[Museum]:
+    """The page's set-up, with the submit step of one of its two examples."""
+    certificate = tmp_path / "cert.pem"
+    certificate.write_text("-----BEGIN CERT" + _KEY.partition("-----BEGIN CERT")[2])
+    service = PreservationService(tmp_path / "sip", contract=CONTRACT, ca=certificate, schemas=schemas)
+    whole, rest = (block.text for block in blocks(PAGE) if block.language == "yaml")
+    with served(service) as there, site(tmp_path / "root", "") as here:
+        changes: dict[str, Any] = {
+            "/srv/dittohead/known_hosts": there.known_hosts,
+            "/srv/dittohead": here.root,
+        }
+        changes |= {"/srv/schemas/dpres-xml-schemas": schemas, "preservation.example.org": "127.0.0.1"}
+        text = configured(whole, {**changes, "user: museum": f"user: museum\n            port: {there.port}"})
+        if request.param == "rest":
+            other = "".join(f"      {line}\n" for line in rest.removeprefix("- package: {}\n").splitlines())
+            text = text.partition("      - submit:")[0]
+            text += configured(other, {"https://preservation.example.org": there.url})
+        here.configure(text + "space: {floor: 0}\n")
+        credentials = here.root / "credentials"
+        credentials.mkdir(mode=0o700)
+        secrets = {
+            "preservation.key": there.key,
+            "preservation.password": service.password,
+            "signing.pem": _KEY,
+        }
+        for name, secret in secrets.items():
+            (credentials / name).write_text(secret)
+            (credentials / name).chmod(0o600)
+        yield Museum(here, there)
+
+
+def test_accepted_when_it_is_asked_for(museum: Museum) -> None:
+    """Sent, waited for, poked, done; the archive in work/ is gone."""
     here, service = museum.here, museum.service
     here.start()
-    here.drop("object-1", OBJECT)
-    museum.waits("object-1")
-    assert service.faults(service.base / "transfer" / service.packages()[0]) == []
-    command(here.config, "poke", "object-1")  # not yet: it is asked, and nothing is sent again
-    museum.waits("object-1", 2)
-    here.kill()
-    here.start()
-    command(here.config, "freeze", "object-1", "--reason", "image rights unclear")
-    here.until(lambda: here.events("job.frozen"))
-    assert json.loads(command(here.config, "list", "--state", "frozen", "--json"))[0]["reason"].endswith(
-        "image rights unclear"
-    )
-    sip = service.answer()
-    command(here.config, "thaw", "object-1")
-    here.until((here.root / "done" / "object-1").exists)
-    (receipt,) = here.receipts("object-1")
-    (location,) = receipt["locations"]
-    assert location["uri"].endswith(f"/accepted/2031-05-17/{sip}/{sip}-ingest-report.xml")
-    assert [event["type"] for event in receipt["events"]].count("transfer") == 1
-    assert service.packages() == []
+    here.drop("object-1234", OBJECT)
+    museum.until_waits("object-1234")
+    service.tick(3)
+    command(here.config, "poke", "object-1234")
+    museum.lies_in("done", "object-1234")
+    (receipt,) = here.receipts("object-1234")
+    kinds = [event["type"] for event in receipt["events"]]
+    assert kinds.count("transfer") == kinds.count("accession") == 1
+    assert not list((here.root / "work").glob("*/package/*.tar"))
 
 
-def test_rejected_then_submitted_again_as_a_package_of_its_own(museum: Museum) -> None:
-    """The report's words reach the person; an answer to the first is none to the second."""
+def test_rejected_then_rerun(museum: Museum) -> None:
+    """The service's words reach the person; the second package is one of its own."""
     here, service = museum.here, museum.service
     here.start()
-    here.drop("object-2", OBJECT)
-    museum.waits("object-2")
-    first = service.answer("mets:file-1: unknown format")
-    command(here.config, "poke", "object-2")
-    here.until((here.root / "failed" / "object-2").exists)
-    reason = (here.root / "failed" / "object-2.reason.txt").read_text()
-    assert "mets:file-1: unknown format" in reason
-    assert "dittohead rerun" in reason
-    command(here.config, "rerun", "object-2")
-    museum.waits("object-2", 2)
-    second = service.answer()
-    assert second != first
-    command(here.config, "poke", "object-2")
-    here.until((here.root / "done" / "object-2").exists)
+    here.drop("object-1234", OBJECT)
+    museum.until_waits("object-1234")
+    service.rejects = "a.jpg: JHOVE: truncated"
+    service.tick(3)
+    command(here.config, "poke", "object-1234")
+    museum.lies_in("failed", "object-1234")
+    assert "JHOVE: truncated" in (here.root / "failed" / "object-1234.reason.txt").read_text()
+    command(here.config, "rerun", "object-1234")
+    museum.until_waits("object-1234", 2)
+    assert len(service.handed) == 2
 
 
-def test_a_crash_between_the_rename_and_its_note_sends_nothing_twice(museum: Museum) -> None:
-    """The package lies in transfer/ although nobody remembers: as after a kill right there."""
-    here, service = museum.here, museum.service
-    here.start()
-    here.drop("object-3", OBJECT)
-    waiting = museum.waits("object-3")
-    (package,) = service.packages()
-    path = service.base / "transfer" / package
-    before = path.stat().st_ino
-    command(here.config, "cancel", "object-3")
-    here.until((here.root / "failed" / "object-3").exists)
-    command(
-        here.config, "retry", "object-3"
-    )  # the same job: what the step remembered is gone, its package is not
-    museum.waits("object-3", 2)
-    assert waiting["job"] in package
-    assert (service.packages(), path.stat().st_ino) == ([package], before)
+def test_every_freeze_of_the_page_is_one() -> None:
+    """The table has a line for each reason that the step gives."""
+    from dittohead.workers.submit import submission
 
-
-def test_a_service_that_is_down_fails_no_object(museum: Museum) -> None:
-    """It is paused, by its name."""
-    here = museum.here
-    museum.server.stop()
-    here.start()
-    here.drop("object-4", OBJECT)
-    here.until(lambda: here.events("target.paused"))
-    assert museum.service.packages() == []
+    reasons = [
+        submission.SILENT,
+        submission.EXPIRED,
+        submission.UNCLEAR,
+        submission.OPEN,
+        submission.PRESERVED,
+    ]
+    table = PAGE.read_text().split("| the job is frozen because |")[1].split("\n\n")[0]
+    assert table.count("\n") == len(reasons) + 2

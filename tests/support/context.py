@@ -64,6 +64,8 @@ class LoneContext(StepContext):
         self.attempt = 1
         self.came = False
         self.past: list[Event] = []
+        self.before: list[Event] = []  #: of earlier jobs of the name
+        self.releases = 0
         self.claimed_at = time.time()
         self.saved: dict[str, Any] = {}
         self.ledger = base / "state" / "ledger" / f"{job_id}.{step}.jsonl"
@@ -85,8 +87,11 @@ class LoneContext(StepContext):
     async def came_before(self) -> bool:
         return self.came
 
-    async def history(self) -> list[Event]:
-        return self.past
+    async def history(self, *, earlier: bool = False) -> list[Event]:
+        return self.before if earlier else self.past
+
+    async def release(self) -> None:
+        self.releases += 1
 
     def made_by(self, step: str) -> Made | None:
         return self.others.get(step)

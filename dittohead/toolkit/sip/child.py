@@ -16,8 +16,27 @@ from pathlib import Path
 from typing import Any
 
 from dittohead.model.text import visible
+from dittohead.toolkit.sip import schemas
 from dittohead.toolkit.sip.content import PackageRequest
 from dittohead.toolkit.sip.making import Findings, MetsMaking
+
+
+def warm() -> None:
+    """Make ready what this package needs, and others may need after it; see system/template.py."""
+    request, compiled = _asked(Path(sys.argv[1])), _compiled(int(sys.argv[3]))
+    if request.schemas:
+        schemas.make_ready(request.profile, Path(request.schemas), compiled)
+
+
+def _asked(path: Path) -> PackageRequest:
+    return PackageRequest.model_validate_json(path.read_bytes())
+
+
+def _compiled(fd: int) -> dict[str, str]:
+    with open(fd, "rb", closefd=False) as known:
+        known.seek(0)
+        found: dict[str, str] = json.loads(known.read() or b"{}")
+    return found
 
 
 def main() -> None:
@@ -31,9 +50,7 @@ def main() -> None:
     most, known_at, now_at = map(int, sys.argv[2:5])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    request = PackageRequest.model_validate_json(Path(sys.argv[1]).read_bytes())
-    with open(known_at, "rb") as known:
-        compiled: dict[str, str] = json.loads(known.read() or b"{}")
+    request, compiled = _asked(Path(sys.argv[1])), _compiled(known_at)
     before = len(compiled)
     findings = Findings(write=lambda line: os.write(2, visible(line).encode() + b"\n"))
     making = MetsMaking(request, findings, compiled)

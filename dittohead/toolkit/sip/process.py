@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,11 +15,10 @@ from typing import Any
 
 from dittohead.model.errors import ItemError, TransientError
 from dittohead.system import program_output
-from dittohead.system.process import Child
+from dittohead.system.template import FD, ForkedChild, TemplateLost, forked
 from dittohead.toolkit.sip.content import PackageRequest
 
-#: Where the package lies: children start there, so that no folder they work on is on their sys.path.
-_HOME = Path(__file__).resolve().parents[3]
+_CHILD = "dittohead.toolkit.sip.child"
 
 #: Bytes of the longest answer.
 _LINE_MOST = 4 << 20
@@ -93,20 +91,23 @@ async def make(
         if log is not None:
             errors = stack.enter_context(program_output.opened(log)).fileno()
         known, now = stack.enter_context(_COMPILED.lent())
-        argv = [sys.executable, "-m", "dittohead.toolkit.sip.child", str(asked), str(memory)]
-        argv += [str(known), str(now)]
-        async with Child.start(
-            argv, env=env, cwd=_HOME, stderr=errors, line_most=_LINE_MOST, fds=(known, now)
-        ) as child:
-            return await _followed(child, timeout_s, progress)
+        argv = [str(asked), str(memory), f"{FD}0", f"{FD}1"]
+        try:
+            async with forked(
+                _CHILD, argv, env=env, stderr=errors, line_most=_LINE_MOST, fds=(known, now)
+            ) as child:
+                return await _followed(child, timeout_s, progress)
+        except TemplateLost:
+            raise TransientError(
+                "the program that writes METS documents was ended", where="package"
+            ) from None
 
 
-async def _followed(child: Child, timeout_s: float, progress: Callable[[int], None]) -> MetsResult:
-    assert child.process.stdout is not None  # noqa: S101
+async def _followed(child: ForkedChild, timeout_s: float, progress: Callable[[int], None]) -> MetsResult:
     while True:
         try:
             async with asyncio.timeout(timeout_s):
-                line = await child.process.stdout.readline()
+                line = await child.stdout.readline()
         except (TimeoutError, ValueError):
             raise TransientError(
                 "the program that writes the METS document takes too long",

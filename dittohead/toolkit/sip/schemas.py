@@ -83,6 +83,33 @@ class _Catalog(etree.Resolver):  # type: ignore[misc]  # lxml has no types
         return os.path.normpath(self._starts[start] + url[len(start) :])
 
 
+class _Ready:
+    """What is compiled in this process: of equal files it is the same."""
+
+    def __init__(self) -> None:
+        self.schemas: dict[str, Any] = {}
+        self.rules: dict[str, Any] = {}
+
+
+_READY = _Ready()
+
+
+def make_ready(profile: Profile, directory: Path, compiled: dict[str, str]) -> None:
+    """Make a profile's schemas ready, and schematrons that are compiled, for forks of this process.
+
+    Raises: BadSchemas, OSError.
+    """
+    Validator(profile, directory, set(), {}, rules=False)
+    for key, text in compiled.items():
+        if key not in _READY.rules:
+            _READY.rules[key] = _transformation(text)
+
+
+def _transformation(text: str) -> Any:
+    access = etree.XSLTAccessControl.DENY_ALL
+    return etree.XSLT(etree.fromstring(text, parser()), access_control=access)
+
+
 class Validator:
     """The schemas of one profile, made ready.
 
@@ -91,20 +118,32 @@ class Validator:
         directory: where they lie.
         kinds: the MDTYPEs and OTHERMDTYPEs of what is validated: some schematrons are for some only.
         compiled: schematrons that were made ready before, which takes seconds; more are added.
+        rules: make schematrons ready.
 
     Raises: BadSchemas.
     """
 
-    def __init__(self, profile: Profile, directory: Path, kinds: set[str], compiled: dict[str, str]) -> None:
-        self._directory = directory
+    def __init__(
+        self,
+        profile: Profile,
+        directory: Path,
+        kinds: set[str],
+        compiled: dict[str, str],
+        *,
+        rules: bool = True,
+    ) -> None:
+        self._directory, self._profile = directory, profile
         self._state = functools.cache(_state)
-        self._catalog = _Catalog(directory / profile.schemas.catalog)
         self.schema = self._schema(profile.schemas.xsd) if profile.schemas.xsd else None
         self.rules = [
             (one.file, self._rules(directory / one.file, compiled))
             for one in profile.schemas.schematron
-            if not one.where or one.where in kinds
+            if rules and (not one.where or one.where in kinds)
         ]
+
+    @functools.cached_property
+    def _catalog(self) -> _Catalog:
+        return _Catalog(self._directory / self._profile.schemas.catalog)
 
     def _parser(self) -> etree.XMLParser:
         made = parser()
@@ -112,6 +151,12 @@ class Validator:
         return made
 
     def _schema(self, files: dict[str, str]) -> Any:
+        key = f"{self._directory}:{json.dumps(files, sort_keys=True)}:{self._state(self._directory)}"
+        if key not in _READY.schemas:
+            _READY.schemas[key] = self._compiled_schema(files)
+        return _READY.schemas[key]
+
+    def _compiled_schema(self, files: dict[str, str]) -> Any:
         all_of_it = etree.Element(f"{{{_XSD}}}schema", nsmap={"xs": _XSD})
         for namespace, name in files.items():
             place = (self._directory / name).resolve().as_uri()
@@ -128,14 +173,15 @@ class Validator:
 
     def _rules(self, path: Path, compiled: dict[str, str]) -> Any:
         try:
-            document = etree.parse(str(path), self._parser())
-            _see_local(document.getroot(), path)
             key = f"{path}:{self._state(path.parent)}"
+            if key in _READY.rules:
+                return _READY.rules[key]
             if key not in compiled:
+                document = etree.parse(str(path), self._parser())
+                _see_local(document.getroot(), path)
                 made = isoschematron.Schematron(document, store_xslt=True, store_report=True)
                 compiled[key] = etree.tostring(made.validator_xslt, encoding="unicode")
-            access = etree.XSLTAccessControl.DENY_ALL
-            return etree.XSLT(etree.fromstring(compiled[key], parser()), access_control=access)
+            return _transformation(compiled[key])
         except (OSError, etree.LxmlError) as error:
             raise BadSchemas(f"{path} cannot be used as a schematron: {plain(str(error))}") from error
 

@@ -39,6 +39,8 @@ class PackageParts:
     label: str = ""
     creator: str = ""
     date: str = ""  #: YYYY-MM-DD
+    created: str = ""  #: CREATEDATE: when its first version was made
+    is_update: bool = False
     outputs: list[Output] = field(default_factory=list)  #: what was made; filled in
 
 
@@ -95,7 +97,10 @@ class PackageArchive:
         if digest != hashed.digest.hexdigest():
             what = "the package reads back with other bytes than were written"
             raise ItemError(what, where=str(self._path), hint=self._hint)
-        detail = {"members": self._members, "package": parts.identifier}
+        detail = {
+            "members": self._members, "package": parts.identifier, "created": parts.created,
+            "update": parts.is_update,
+        }  # fmt: skip
         name = os.fsencode(self._path.name)
         parts.outputs.append(Output(path=name, size=size, sha256=digest, detail=detail))
 

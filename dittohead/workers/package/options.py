@@ -12,6 +12,9 @@ from dittohead.contract.options import Duration, Size
 from dittohead.contract.worker import Options
 from dittohead.toolkit.sip.descriptive import ELEMENTS
 
+#: `update_of` that asks what earlier jobs have recorded.
+OF_HISTORY = "history"
+
 #: A date and a time in UTC. Source: RFC 3339.
 _MOMENT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
 
@@ -72,7 +75,8 @@ class PackageOptions(Options):
     update_of: str = Field(
         "",
         description="When the first version of this package was made (its CREATEDATE). With it, the package "
-        "is an update of that.",
+        "is an update of that. `history`: as a step `submit` of an earlier job of the same name has recorded "
+        "it; a first version where none was accepted.",
     )
     schemas: Path | None = Field(
         None,
@@ -109,8 +113,8 @@ class PackageOptions(Options):
     @field_validator("update_of")
     @classmethod
     def _moment(cls, value: str) -> str:
-        if value and "{" not in value and not re.fullmatch(_MOMENT, value):
-            raise ValueError("write a moment in UTC, such as 2026-11-30T08:00:00Z")
+        if value and value != OF_HISTORY and "{" not in value and not re.fullmatch(_MOMENT, value):
+            raise ValueError("write a moment in UTC, such as 2026-11-30T08:00:00Z, or history")
         return value
 
     @model_validator(mode="after")

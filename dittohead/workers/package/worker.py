@@ -18,13 +18,13 @@ from dittohead.model.records import Output
 from dittohead.model.text import counted
 from dittohead.system import files
 from dittohead.system.threads import in_thread
-from dittohead.toolkit.sip import process, profile, schemas
+from dittohead.toolkit.sip import accession, process, profile, schemas
 from dittohead.toolkit.sip.content import PackageRequest
 from dittohead.toolkit.sip.profile import BadPackageProfile, Profile
 from dittohead.toolkit.sip.signature import BadKey, Signer, lines
 from dittohead.workers.package.archive import METS, PackageArchive, PackageParts
 from dittohead.workers.package.gathering import GatheredContent, Gathering
-from dittohead.workers.package.options import PackageOptions
+from dittohead.workers.package.options import OF_HISTORY, PackageOptions
 
 #: Raised when the same files, options and events make another package than before.
 _VERSION = "1"
@@ -104,6 +104,9 @@ class PackageWorker(Worker[PackageOptions]):
         scratch = ctx.work / ".scratch.tmp"
         await asyncio.to_thread(_empty, ctx.work, scratch)
         past = await ctx.history()
+        if options.update_of == OF_HISTORY:
+            first = accession.first_version(await ctx.history(earlier=True), options.id)
+            options = options.model_copy(update={"update_of": first})
         gathered = await in_thread(
             lambda stop: Gathering(ctx, options, wanted, past, stop).run(scratch / "files.jsonl")
         )
@@ -121,6 +124,8 @@ class PackageWorker(Worker[PackageOptions]):
             label=options.label,
             creator=options.creator,
             date=(gathered.package.modified or gathered.package.created)[:10],
+            created=gathered.package.created,
+            is_update=bool(gathered.package.modified),
         )
         form, name = _form(options, wanted), _name(ctx, options, wanted)
         await in_thread(lambda stop: PackageArchive(ctx, wanted, form, name, stop).make(parts))
