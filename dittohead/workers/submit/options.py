@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from dittohead.contract.options import Duration, Size
 from dittohead.contract.worker import Options
+from dittohead.system import patterns
 from dittohead.toolkit.rest import RestSite
 
 _DAY = 86400.0
@@ -59,7 +60,7 @@ class FreezeRule(Options):
     @classmethod
     def _pattern(cls, value: str) -> str:
         try:
-            re.compile(value)
+            patterns.Pattern(value)
         except re.error as error:
             raise ValueError(f"this cannot be read as a regular expression: {error}") from None
         return value
