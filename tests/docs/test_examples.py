@@ -218,6 +218,7 @@ def test_every_block_is_of_a_kind_that_is_looked_at() -> None:
         "json",
         "text",
         "jinja",
+        "bat",
         "nginx",
         "ini",
         "sftp",

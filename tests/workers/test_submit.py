@@ -612,7 +612,7 @@ def test_names(name: str, number: int, wanted: str) -> None:
     one: Any = submission.Submission.__new__(submission.Submission)
     one._options = SubmitOptions.model_validate({"rest": REST})
     one._ctx = type("C", (), {"job_id": "J"})()
-    made = submission.Package(root=Path("/"), path=name.encode(), size=1, sha256="")
+    made = submission.PackageFile(root=Path("/"), path=name.encode(), size=1, sha256="")
     assert one._name(made, number) == wanted
 
 

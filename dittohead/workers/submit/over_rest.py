@@ -26,7 +26,7 @@ from dittohead.workers.submit import report
 from dittohead.workers.submit.notes import Attempt
 from dittohead.workers.submit.options import RestPlace
 from dittohead.workers.submit.report import BadReport
-from dittohead.workers.submit.service import Package, Said, Service, Sight, State
+from dittohead.workers.submit.service import PackageFile, PreservationService, Said, Sight, State
 
 _TUS = {"Tus-Resumable": "1.0.0"}
 
@@ -57,7 +57,7 @@ async def connected(place: RestPlace, secret: str) -> AsyncIterator[Rest]:
         yield session
 
 
-class RestService(Service):
+class RestService(PreservationService):
     """Speaks REST 3.0 with one service."""
 
     def __init__(self, place: RestPlace, session: Rest, part: int) -> None:
@@ -66,7 +66,7 @@ class RestService(Service):
 
     # -- looking -----------------------------------------------------------------------------
 
-    async def look(self, attempts: Sequence[Attempt]) -> list[Sight]:
+    async def sights_of(self, attempts: Sequence[Attempt]) -> list[Sight]:
         return [await self._seen(one) for one in attempts]
 
     async def _seen(self, attempt: Attempt) -> Sight:
@@ -131,7 +131,7 @@ class RestService(Service):
     async def send(
         self,
         attempt: Attempt,
-        package: Package,
+        package: PackageFile,
         sight: Sight,
         *,
         begun: Callable[[str], Awaitable[Attempt]],
@@ -161,7 +161,7 @@ class RestService(Service):
                     raise _fault(answer)
                 progress(at)
 
-    async def _create(self, attempt: Attempt, package: Package) -> str:
+    async def _create(self, attempt: Attempt, package: PackageFile) -> str:
         told = {"contract_id": self._place.contract, "filename": attempt.name}
         metadata = ",".join(
             f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in told.items()
@@ -215,7 +215,7 @@ def _slice(fd: int, at: int, size: int) -> AsyncIterator[bytes]:
     return pieces()
 
 
-def _see_whole(package: Package) -> None:
+def _see_whole(package: PackageFile) -> None:
     with files.opened_beneath(Path(package.root), package.path) as fd:
         digest = hashlib.sha256()
         while data := os.read(fd, _BLOCK):
@@ -238,7 +238,7 @@ class ReportsByObject:
         self._place, self._rest = place, session
         self._base = f"/api/2.0/{quote(place.contract, safe=':')}/ingest/report"
 
-    async def look(self, attempt: Attempt) -> Sight:
+    async def sights_of(self, attempt: Attempt) -> Sight:
         """Return the answer to a package; "absent" where there is none. Raises: StepError."""
         found = [one async for one in self._reports(attempt)]
         for state in ("accepted", "rejected"):

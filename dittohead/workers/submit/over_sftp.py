@@ -26,7 +26,7 @@ from dittohead.system import fail_points, files
 from dittohead.workers.submit import report
 from dittohead.workers.submit.notes import Attempt
 from dittohead.workers.submit.options import SftpPlace
-from dittohead.workers.submit.service import Package, Said, Service, Sight
+from dittohead.workers.submit.service import PackageFile, PreservationService, Said, Sight
 from dittohead.workers.submit.ssh import SshThread
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ _ENDINGS = ("xml", "html")
 _SSH = SshThread()
 
 
-class SftpService(Service):
+class SftpService(PreservationService):
     """Speaks with one service; each call is a session of its own."""
 
     def __init__(self, place: SftpPlace, key: str, hosts: str) -> None:
@@ -83,10 +83,10 @@ class SftpService(Service):
 
     # -- looking -----------------------------------------------------------------------------
 
-    async def look(self, attempts: Sequence[Attempt]) -> list[Sight]:
-        return await self._with(lambda client: self._look(client, attempts))
+    async def sights_of(self, attempts: Sequence[Attempt]) -> list[Sight]:
+        return await self._with(lambda client: self._sights(client, attempts))
 
-    async def _look(self, client: asyncssh.SFTPClient, attempts: Sequence[Attempt]) -> list[Sight]:
+    async def _sights(self, client: asyncssh.SFTPClient, attempts: Sequence[Attempt]) -> list[Sight]:
         days = {verdict: await _names(client, self._path(verdict)) for verdict in ("accepted", "rejected")}
         return [await self._seen(client, one, days) for one in attempts]
 
@@ -135,7 +135,7 @@ class SftpService(Service):
     async def send(
         self,
         attempt: Attempt,
-        package: Package,
+        package: PackageFile,
         sight: Sight,
         *,
         begun: Callable[[str], Awaitable[Attempt]],
@@ -225,7 +225,7 @@ async def _whole(client: asyncssh.SFTPClient, path: str) -> bytes:
 
 
 async def _put(
-    client: asyncssh.SFTPClient, target: str, package: Package, there: int, tell: Callable[[int], None]
+    client: asyncssh.SFTPClient, target: str, package: PackageFile, there: int, tell: Callable[[int], None]
 ) -> None:
     """Write what is missing of a package, and see that all of it is there.
 
@@ -264,7 +264,7 @@ async def _reads(file: Any, at: int, size: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _opened(package: Package) -> Iterator[int]:
+def _opened(package: PackageFile) -> Iterator[int]:
     with files.opened_beneath(Path(package.root), package.path) as fd:
         yield fd
 

@@ -28,7 +28,7 @@ class Sight:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Package:
+class PackageFile:
     """The file that is sent."""
 
     root: Path
@@ -37,16 +37,16 @@ class Package:
     sha256: str
 
 
-class Service(Protocol):
+class PreservationService(Protocol):
     """A service that is connected."""
 
-    async def look(self, attempts: Sequence[Attempt]) -> list[Sight]:
+    async def sights_of(self, attempts: Sequence[Attempt]) -> list[Sight]:
         """Return where each package is. Raises: TargetError, TransientError."""
 
     async def send(
         self,
         attempt: Attempt,
-        package: Package,
+        package: PackageFile,
         sight: Sight,
         *,
         begun: Callable[[str], Awaitable[Attempt]],

@@ -33,7 +33,7 @@ from dittohead.workers.submit.notes import Attempt, SubmitNotes, now
 from dittohead.workers.submit.options import SubmitOptions
 from dittohead.workers.submit.over_rest import ReportsByObject
 from dittohead.workers.submit.report import BadReport, IngestReport
-from dittohead.workers.submit.service import Package, Service, Sight
+from dittohead.workers.submit.service import PackageFile, PreservationService, Sight
 
 #: A wait grows with the time since the package was handed over, by this part of it.
 _GROWTH = 0.2
@@ -68,7 +68,7 @@ class Submission:
         self,
         ctx: StepContext,
         options: SubmitOptions,
-        service: Service,
+        service: PreservationService,
         reports: ReportsByObject | None,
         book: SubmitNotes,
     ) -> None:
@@ -85,7 +85,7 @@ class Submission:
 
     async def _run(self) -> StepResult:
         attempts = list(self._book.attempts) or [await self._first()]
-        sights = await self._look(attempts)
+        sights = await self._sights(attempts)
         for attempt, sight in zip(attempts, sights, strict=True):
             if sight.state == "accepted":  # of whichever attempt, and whatever came later: that is final
                 return await self._answered(attempt, sight)
@@ -107,11 +107,11 @@ class Submission:
             return False
         return self._frozen == "rejected" or "attempt" not in self._ctx.saved
 
-    async def _look(self, attempts: list[Attempt]) -> list[Sight]:
-        sights = await self._service.look(attempts)
+    async def _sights(self, attempts: list[Attempt]) -> list[Sight]:
+        sights = await self._service.sights_of(attempts)
         for number, (attempt, sight) in enumerate(zip(attempts, sights, strict=True)):
             if sight.state in ("absent", "whole") and attempt.may_be_there and self._reports is not None:
-                answer = await self._reports.look(attempt)
+                answer = await self._reports.sights_of(attempt)
                 sights[number] = sight if answer.state == "absent" else answer
         return sights
 
@@ -122,7 +122,7 @@ class Submission:
         package = await self._package()
         return self._attempt(package, 1)
 
-    async def _package(self) -> Package:
+    async def _package(self) -> PackageFile:
         """Return the file to be sent; its bytes may have been let go. Raises: ItemError."""
         found = [entry for entry in self._ctx.source.entries() if not entry.is_dir]
         if len(found) != 1 or not found[0].size:
@@ -132,9 +132,9 @@ class Submission:
                 hint="Set from: to a step that makes one archive, such as package",
             )
         (entry,) = found
-        return Package(root=self._ctx.source.root, path=entry.path, size=entry.size, sha256=entry.sha256)
+        return PackageFile(root=self._ctx.source.root, path=entry.path, size=entry.size, sha256=entry.sha256)
 
-    def _attempt(self, package: Package, number: int) -> Attempt:
+    def _attempt(self, package: PackageFile, number: int) -> Attempt:
         told = self._told()
         return Attempt(
             number=number,
@@ -152,7 +152,7 @@ class Submission:
         output = next(made.outputs(), None) if made is not None else None
         return output.detail if output is not None else {}
 
-    def _name(self, package: Package, number: int) -> str:
+    def _name(self, package: PackageFile, number: int) -> str:
         """Return a name at the service that no other job and no other attempt has."""
         own = self._options.file or os.fsdecode(package.path).rpartition("/")[2]
         stem, ending = _split(own)
@@ -171,7 +171,7 @@ class Submission:
         if self._ctx.source.released:
             return Remake(state=dict(self._ctx.saved))
         attempt = self._attempt(await self._package(), before.number + 1)
-        (sight,) = await self._look([attempt])
+        (sight,) = await self._sights([attempt])
         return await self._send(attempt, sight)
 
     async def _send(self, attempt: Attempt, sight: Sight) -> StepResult:
@@ -243,7 +243,7 @@ class Submission:
             Attempt(number=n, name=name, object_id=attempt.object_id, sha256="", size=0, at=0.0, sent=1.0)
             for n, name in enumerate(names, 1)
         ]
-        states = {sight.state for sight in await self._look(before)} if before else set()
+        states = {sight.state for sight in await self._sights(before)} if before else set()
         state = {"frozen": "earlier"}
         if "accepted" in states:
             return Freeze(reason=PRESERVED, state=state)

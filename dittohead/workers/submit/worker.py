@@ -17,7 +17,7 @@ from dittohead.workers.submit import notes, over_rest
 from dittohead.workers.submit.notes import Attempt, SubmitNotes
 from dittohead.workers.submit.options import SubmitOptions
 from dittohead.workers.submit.over_rest import ReportsByObject, RestService
-from dittohead.workers.submit.service import Service
+from dittohead.workers.submit.service import PreservationService
 from dittohead.workers.submit.submission import Submission
 
 Said = tuple[bool, str]
@@ -99,7 +99,7 @@ class SubmitWorker(Worker[SubmitOptions]):
         if not attempts:
             return
         async with opened(options, ctx.secret) as (service, _):
-            sights = await service.look(attempts)
+            sights = await service.sights_of(attempts)
             for attempt, sight in zip(attempts, sights, strict=True):
                 uri = sight.where or f"{options.address}/{attempt.name}"
                 if sight.state in ("part", "whole"):
@@ -119,7 +119,7 @@ def _in_order(uri: str, said: Said) -> tuple[bool, str, str]:
 @contextlib.asynccontextmanager
 async def opened(
     options: SubmitOptions, secret: Callable[[str], str]
-) -> AsyncIterator[tuple[Service, ReportsByObject | None]]:
+) -> AsyncIterator[tuple[PreservationService, ReportsByObject | None]]:
     """Open a service, and what else can be asked for reports.
 
     Raises: ItemError: there is no such credential; TargetError.
