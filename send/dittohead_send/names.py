@@ -7,7 +7,7 @@ import ntpath
 import os
 import re
 import unicodedata
-from pathlib import PurePath, PureWindowsPath
+from pathlib import PurePath, PurePosixPath, PureWindowsPath
 
 from dittohead_send.errors import USAGE, SendError
 from dittohead_send.words import visible
@@ -45,14 +45,12 @@ _UNFINISHED = re.compile(
     re.IGNORECASE,
 )  # fmt: skip
 
+_FLAVOUR = PureWindowsPath if os.name == "nt" else PurePosixPath
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-#: How paths are written on this system.
-_HERE = type(PurePath())
-
-
-def of_folder(given: str, flavour: type[PurePath] = _HERE) -> str:
+def of_folder(given: str, flavour: type[PurePath] = _FLAVOUR) -> str:
     r"""Return the name of a folder by the path that a person gave, or "" where it has none.
 
     `lab1/`, `.\lab1\` and `C:\scans\lab1` are all lab1. On Windows, `"C:\scans\"` comes from the shell
@@ -63,7 +61,7 @@ def of_folder(given: str, flavour: type[PurePath] = _HERE) -> str:
 
 
 def unquoted(path: str) -> str:
-    r"""Return a path of Windows without the quote that its shell has left, as in `C:\scans"`."""
+    r"""Return a path of Windows without the quote that the shell left: `"C:\scans\"` comes as `C:\scans"`."""
     return path.rstrip('"')
 
 

@@ -196,9 +196,8 @@ class Upload:
         self._is_begun = True
         found = await self._tree(session)
         self._check_tree(session, found, whole=False)
-        if (
-            found.pop(manifest.NAME, None) is not None
-        ):  # all was confirmed: from here on, it is under way again
+        # All was confirmed: from here on, it is under way again.
+        if found.pop(manifest.NAME, None) is not None:
             if manifest.JOURNAL not in found:
                 await self._write_journal(session)
             await session.remove(self._at(manifest.NAME))

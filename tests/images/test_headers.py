@@ -104,6 +104,15 @@ def test_no_image_or_no_header(data: bytes) -> None:
         assert header(data) is None
 
 
+def test_an_image_whose_right_edge_lies_left_of_its_left_one_is_unclear() -> None:
+    """JPEG 2000 gives both edges. Source: ISO 15444-1, A.5.1."""
+    data = next(data for data, *_ in KINDS if b"ftypjp2" in data[:40])
+    at = data.index(b"\xff\x51") + 6  # Xsiz; XOsiz stands 8 bytes behind it
+    damaged = data[: at + 8] + (2**24).to_bytes(4, "big") + data[at + 12 :]
+    with pytest.raises(Unclear, match="how large"):
+        header(damaged)
+
+
 @given(data=st.data(), which=st.integers(0, len(KINDS) - 1))
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 def test_no_damage_ends_in_anything_else(data: Any, which: int) -> None:

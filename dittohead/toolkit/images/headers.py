@@ -121,7 +121,8 @@ def read(fd: int) -> ImageHeader | None:
         found = _READERS[kind](fd)
     except (RefusedImage, struct.error, OverflowError, ValueError, LookupError) as error:
         raise Unclear(f"the header of this {kind} cannot be read") from error
-    if not (found.width and found.height and found.bits and all(found.bits)):
+    # A damaged one may also give less than nothing: its right edge left of its left one.
+    if not (found.width > 0 and found.height > 0 and found.bits and min(found.bits) > 0):
         raise Unclear(f"the header of this {kind} does not say how large the image is")
     return found
 
