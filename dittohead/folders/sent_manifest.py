@@ -41,7 +41,10 @@ _LONG = 160
 #: Comment lines that are told, and characters of each.
 _COMMENTS, _COMMENT = 6, 200
 
-_COUNT = re.compile(r"#\s*files:\s*(\d{1,12})\s*")
+_COUNT = re.compile(r"#\s*files:\s*(\d{1,12})\s*(?:,.*)?")
+
+#: By which `dittohead-send` knows what it has begun; says nothing to people.
+_IDENTITY = re.compile(r"#\s*(origin|content): [0-9a-f]{64}")
 
 
 def is_system_name(path: bytes) -> bool:
@@ -78,6 +81,8 @@ def _comments(file: IO[bytes]) -> tuple[str, int | None]:
         text = line.decode("utf-8", "replace").strip()
         if found := _COUNT.fullmatch(text):
             files_said = int(found[1])
+        elif _IDENTITY.fullmatch(text):
+            continue
         elif (words := text.lstrip("#").strip()) and len(said) < _COMMENTS:
             said.append(visible(words[:_COMMENT]))
     return ", ".join(said), files_said

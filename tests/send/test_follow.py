@@ -62,6 +62,11 @@ def test_it_says_what_became_of_it(sender: Sender, here: Site) -> None:
     found = read_tree(here.root / "done" / "lab1")
     assert found.pop(MANIFEST.encode())
     assert found == read_tree(folder)
+    for receipt in here.receipts("lab1"):
+        (event,) = (event for event in receipt["events"] if "uploader's disk" in event["detail"])
+        assert event["outcome"] == "success"
+        assert event["detail"].startswith("2 files as on the uploader's disk")
+        assert "origin:" not in event["detail"]
     assert READER not in sender.out + sender.err
     good, bad = sender.results("lab1", "bad1")
     assert good["state"] == "done"
@@ -143,3 +148,16 @@ def test_what_is_dropped_is_not_settled_longer_than_a_finished_folder(sender: Se
     assert sender.send("lab1") == 0
     assert "waits in the inbox" not in sender.err
     assert stat.S_ISDIR((here.root / "done" / "lab1").stat().st_mode)
+
+
+def test_a_manifest_that_lost_lines_on_its_way_holds_the_folder(sender: Sender, here: Site) -> None:
+    """It says how many files it names; what is not whole proves nothing."""
+    tree(sender.here / "lab2", {"a.tif": b"a", "b.tif": b"b"})
+    sender.options = []
+    here.stop()
+    assert sender.send("lab2") == 0, sender.err
+    sent = here.root / "inbox" / "lab2" / MANIFEST
+    sent.write_bytes(b"".join(sent.read_bytes().splitlines(keepends=True)[:-1]))
+    (here.root / "inbox" / "lab2" / "b.tif").unlink()
+    here.start()
+    assert "it says that it has 2 files, and has 1" in here.until(lambda: here.held("lab2"))
