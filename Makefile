@@ -33,7 +33,7 @@ check:          ## style, types, layers and dependencies; quick
 	@'$(VENV)/bin/mypy'
 	@'$(VENV)/bin/lint-imports' --no-logo
 	@'$(VENV)/bin/deptry' --no-ansi dittohead
-	@cd send && '$(abspath $(VENV))/bin/deptry' --no-ansi .
+	@'$(VENV)/bin/deptry' --no-ansi --config send/pyproject.toml send
 
 docs:           ## build the documentation as a site, in site/
 	@tools/setup docs
